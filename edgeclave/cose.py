@@ -1,0 +1,177 @@
+"""COSE_Sign1 with the two separations every message of ours has: its media type (`typ`) and its context string.
+
+A signature made for one kind of message is refused as any other kind, because the pair is required exactly: `typ`
+stands in the protected header (RFC 9596) and the context is the external_aad (RFC 9052 section 4.3). All signing is
+ES256 on P-256; encoding is deterministic CBOR (RFC 8949 section 4.2.1).
+
+>>> key = generate_key()
+>>> kind = MessageKind("application/example+cose", "edgeclave/example/1")
+>>> message = sign(kind, b"payload", key)
+>>> verify(kind, message, key.public_key()).payload
+b'payload'
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import cbor2
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cwt import COSE, COSEKey
+from cwt.cose_key_interface import COSEKeyInterface
+
+from edgeclave.errors import EdgeclaveError
+
+ALG, KID, X5CHAIN, TYP = 1, 4, 33, 16  # COSE header parameters, RFC 9052 section 3.1, RFC 9360, RFC 9596
+ES256 = -7
+MAX_MESSAGE_BYTES = 16 << 20  # no signed message of ours is larger; checked before anything is parsed
+_SIGN1_TAG = 18
+
+
+class SignatureError(EdgeclaveError):
+    """A COSE message that is not well formed, of the wrong kind, or not signed by the expected key."""
+
+
+@dataclass(frozen=True)
+class MessageKind:
+    """What a signed message is: media type and context string, both required exactly."""
+
+    media_type: str
+    context: str
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A parsed COSE_Sign1. Untrusted until `verify` returned it."""
+
+    protected: dict[Any, Any]
+    payload: bytes
+    protected_bytes: bytes
+
+
+def dcbor(value: object) -> bytes:
+    """Deterministic CBOR, RFC 8949 section 4.2.1.
+
+    cbor2 sorts map keys by length first (RFC 7049); both orders agree as long as the keys of one map are all text or
+    all integers of one sign, or no one-byte negative key stands beside a longer positive one. Ours are.
+    """
+    return cbor2.dumps(value, canonical=True)
+
+
+def sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def generate_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def sign(
+    kind: MessageKind,
+    payload: bytes,
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    protected: Mapping[int, Any] | None = None,
+) -> bytes:
+    """Returns a tagged COSE_Sign1 with `typ`, `alg` and the given header parameters protected."""
+    # cwt encodes maps in the order given, so hand it the deterministic one.
+    header = cbor2.loads(dcbor({ALG: ES256, TYP: kind.media_type, **(protected or {})}))
+    message: bytes = _signer().encode_and_sign(
+        payload, _cose_private_key(key), protected=header, external_aad=kind.context.encode()
+    )
+    return message
+
+
+def parse(message: bytes) -> Signed:
+    """Takes a COSE_Sign1 apart without verifying it, to find the key it names.
+
+    Raises:
+        SignatureError: `malformed-message`.
+    """
+    if len(message) > MAX_MESSAGE_BYTES:
+        raise SignatureError("malformed-message", f"a signed message of {len(message)} bytes is over the limit")
+    try:
+        tag = cbor2.loads(message)
+        protected_bytes, unprotected, payload, signature = tag.value
+        protected = cbor2.loads(protected_bytes)
+        well_formed = (
+            tag.tag == _SIGN1_TAG
+            and isinstance(protected, dict)
+            and unprotected == {}
+            and isinstance(payload, bytes)
+            and isinstance(signature, bytes)
+            # One message has one encoding: a copy with spare bytes or another encoding is another message.
+            and cbor2.dumps(tag) == message
+            and dcbor(protected) == protected_bytes
+        )
+    except Exception as error:
+        raise SignatureError("malformed-message", "not a COSE_Sign1 message") from error
+    if not well_formed:
+        raise SignatureError("malformed-message", "not a COSE_Sign1 message in its one accepted form")
+    return Signed(protected, payload, protected_bytes)
+
+
+def verify(kind: MessageKind, message: bytes, key: ec.EllipticCurvePublicKey) -> Signed:
+    """Checks kind and signature.
+
+    Raises:
+        SignatureError: `malformed-message`, `wrong-message-kind`, `bad-signature`.
+    """
+    signed = parse(message)
+    if signed.protected.get(TYP) != kind.media_type or signed.protected.get(ALG) != ES256:
+        raise SignatureError(
+            "wrong-message-kind", f"expected {kind.media_type}, got {str(signed.protected.get(TYP))[:80]}"
+        )
+    try:
+        _signer().decode(message, _cose_public_key(key), external_aad=kind.context.encode())
+    except Exception as error:
+        raise SignatureError("bad-signature", f"the signature of this {kind.media_type} does not verify") from error
+    return signed
+
+
+def cose_key(key: ec.EllipticCurvePublicKey) -> dict[int, Any]:
+    """COSE_Key map of a P-256 public key with the required members only (RFC 9053 section 7.1.1)."""
+    numbers = key.public_numbers()
+    return {1: 2, -1: 1, -2: numbers.x.to_bytes(32, "big"), -3: numbers.y.to_bytes(32, "big")}
+
+
+def public_key_from_cose(value: object) -> ec.EllipticCurvePublicKey:
+    """Raises SignatureError `bad-key` unless `value` is exactly a P-256 COSE_Key."""
+    try:
+        if not isinstance(value, dict) or set(value) != {1, -1, -2, -3} or value[1] != 2 or value[-1] != 1:
+            raise ValueError("not an EC2 P-256 key")  # noqa: TRY301
+        x, y = value[-2], value[-3]
+        if not (isinstance(x, bytes) and isinstance(y, bytes) and len(x) == len(y) == 32):
+            raise ValueError("coordinates must be 32 bytes")  # noqa: TRY301
+        numbers = ec.EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), ec.SECP256R1())
+        return numbers.public_key()
+    except ValueError as error:
+        raise SignatureError("bad-key", "not a P-256 public key in COSE_Key form") from error
+
+
+def thumbprint(key: ec.EllipticCurvePublicKey) -> bytes:
+    """COSE Key Thumbprint with SHA-256 (RFC 9679), 32 bytes."""
+    return sha256(dcbor(cose_key(key)))
+
+
+def spki(key: ec.EllipticCurvePublicKey) -> bytes:
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+@lru_cache(maxsize=1)
+def _signer() -> COSE:
+    return COSE.new(alg_auto_inclusion=False, kid_auto_inclusion=False)
+
+
+def _cose_private_key(key: ec.EllipticCurvePrivateKey) -> COSEKeyInterface:
+    d = key.private_numbers().private_value.to_bytes(32, "big")
+    return COSEKey.new({**cose_key(key.public_key()), 3: ES256, -4: d})
+
+
+def _cose_public_key(key: ec.EllipticCurvePublicKey) -> COSEKeyInterface:
+    return COSEKey.new({**cose_key(key), 3: ES256})
