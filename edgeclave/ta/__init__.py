@@ -1,0 +1,1 @@
+"""What a trusted application is: manifest, identity, package, signature."""
