@@ -81,9 +81,10 @@ def sign(
     """Returns a tagged COSE_Sign1 with `typ`, `alg` and the given header parameters protected."""
     # cwt encodes maps in the order given, so hand it the deterministic one.
     header = cbor2.loads(dcbor({ALG: ES256, TYP: kind.media_type, **(protected or {})}))
-    message: bytes = _signer().encode_and_sign(
+    message = _signer().encode_and_sign(
         payload, _cose_private_key(key), protected=header, external_aad=kind.context.encode()
     )
+    assert isinstance(message, bytes)
     return message
 
 
@@ -165,7 +166,8 @@ def spki(key: ec.EllipticCurvePublicKey) -> bytes:
 
 @lru_cache(maxsize=1)
 def _signer() -> COSE:
-    return COSE.new(alg_auto_inclusion=False, kid_auto_inclusion=False)
+    signer: COSE = COSE.new(alg_auto_inclusion=False, kid_auto_inclusion=False)
+    return signer
 
 
 def _cose_private_key(key: ec.EllipticCurvePrivateKey) -> COSEKeyInterface:

@@ -1,8 +1,8 @@
 """One tree of errors. Each says what was wrong, where, and what to do next; callers branch on `code`.
 
->>> error = EdgeclaveError("no-such-key", "there is no key named reader", where=".edgeclave/keys", advice="run `edgeclave keys new reader`")
+>>> error = EdgeclaveError("no-such-key", "there is no key `reader`", where="keys/", advice="run `edgeclave keys new`")
 >>> print(error)
-there is no key named reader (.edgeclave/keys) [no-such-key]; run `edgeclave keys new reader`
+there is no key `reader` (keys/) [no-such-key]; run `edgeclave keys new`
 """
 
 from __future__ import annotations
