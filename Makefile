@@ -1,0 +1,44 @@
+# Everything a newcomer needs: `make demo`, `make test`. Each target sets up what it needs in .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench install clean
+
+help:  ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.runtime  ## Set up and run the main job: three modules, sealed results, a reader
+	@$(BIN)/edgeclave demo
+
+test: $(VENV)/.development  ## Set up, lint and run all tests
+	@$(MAKE) --no-print-directory lint
+	@$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
+
+lint: $(VENV)/.development  ## Formatting, style, types and the import contract of the trust boundary
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary edgeclave modules/enclave_broker/enclave_broker modules/ta_runner/ta_runner modules/sample_analytics/sample_analytics bench
+	@$(BIN)/lint-imports --no-logo
+
+bench: $(VENV)/.development  ## Measure ratios against bare references, in one run
+	@$(BIN)/python -m bench
+
+install: $(VENV)/.development  ## Only set up .venv, with everything for development
+
+clean:  ## Remove the virtual environment and all local state
+	rm -rf $(VENV) .edgeclave .env config
+
+$(VENV)/.runtime: pyproject.toml | $(VENV)/bin/pip
+	@echo "Installing edgeclave into $(VENV) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable '.[simulator,build]'
+	@touch $@
+
+$(VENV)/.development: pyproject.toml | $(VENV)/bin/pip
+	@echo "Installing edgeclave and its development tools into $(VENV) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
+	@touch $@ $(VENV)/.runtime
+
+$(VENV)/bin/pip:
+	@PYTHON="$(PYTHON)" sh deploy/make-venv.sh $(VENV)
