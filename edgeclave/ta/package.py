@@ -1,0 +1,287 @@
+"""The package: one deterministic file that holds a trusted application's Wasm and its signature.
+
+It is an OCI image layout (image-spec 1.1) in a tar, so that the same bytes go through any OCI registry:
+
+- `blobs/sha256/<hex>`: the Wasm, the signature, the empty config `{}`, and the OCI manifest that names them;
+- `index.json`: names the OCI manifest;
+- `oci-layout`.
+
+The reader obeys these rules, because it runs on bytes from an adversary, inside the trust boundary:
+
+- one package has one encoding: each tar header must be, byte for byte, the one the writer makes for that name and size,
+  so that links, devices, modes, owners, times, long names and paths that lead elsewhere cannot be expressed;
+- every size is checked before anything is read, every digest before anything is used;
+- exactly the parts above, in the order of their names, then the end mark, then nothing.
+
+The package digest, `sha256:<hex>` of the OCI manifest, covers everything in the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from edgeclave.errors import PackageError
+
+ARTIFACT_TYPE = "application/vnd.edgeclave.ta.v1"
+WASM_TYPE = "application/wasm"
+SIGNATURE_TYPE = "application/vnd.edgeclave.ta.signature.v1+cose"
+_OCI_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+_OCI_INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+_OCI_EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+_EMPTY = b"{}"
+_BLOCK = tarfile.BLOCKSIZE
+_BLOBS = 4
+_PARTS = _BLOBS + 2
+_BLOB_NAME = re.compile(r"blobs/sha256/[0-9a-f]{64}\Z")
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+@dataclass(frozen=True)
+class PackageLimits:
+    """Sizes in bytes. A Python trusted application is about 19 MB, most of it its interpreter."""
+
+    package: int = 64 << 20
+    wasm: int = 63 << 20
+    signature: int = 512 << 10
+    oci_manifest: int = 64 << 10
+
+
+DEFAULT_LIMITS = PackageLimits()
+
+
+@dataclass(frozen=True)
+class Package:
+    """A well-formed package whose parts match their digests. Its signature is not yet verified."""
+
+    digest: str
+    wasm: bytes
+    signature: bytes
+    annotations: Mapping[str, str]
+
+
+_Digest = Annotated[str, msgspec.Meta(pattern=r"\Asha256:[0-9a-f]{64}\Z")]
+
+
+class _Descriptor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    media_type: str
+    digest: _Digest
+    size: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _OciManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    schema_version: Literal[2]
+    media_type: str
+    artifact_type: str
+    config: _Descriptor
+    layers: Annotated[list[_Descriptor], msgspec.Meta(min_length=2, max_length=2)]
+    annotations: dict[str, str]
+
+
+def write_package(path: Path, wasm: bytes, signature: bytes, annotations: Mapping[str, str]) -> str:
+    """Writes the package in one step (never half a file) and returns its digest, `sha256:<hex>`.
+
+    Raises:
+        PackageError: `package-too-large`.
+    """
+    data, digest = encode_package(wasm, signature, annotations)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+    return digest
+
+
+def encode_package(wasm: bytes, signature: bytes, annotations: Mapping[str, str]) -> tuple[bytes, str]:
+    """The bytes of a package and its digest. Raises PackageError `package-too-large`."""
+    manifest = _json(
+        {
+            "schemaVersion": 2,
+            "mediaType": _OCI_MANIFEST_TYPE,
+            "artifactType": ARTIFACT_TYPE,
+            "config": _descriptor(_OCI_EMPTY_TYPE, _EMPTY),
+            "layers": [_descriptor(WASM_TYPE, wasm), _descriptor(SIGNATURE_TYPE, signature)],
+            "annotations": dict(annotations),
+        }
+    )
+    parts = {f"blobs/sha256/{_sha256(blob)}": blob for blob in (_EMPTY, wasm, signature, manifest)}
+    parts |= {"index.json": _index(manifest), "oci-layout": _LAYOUT}
+    data = bytearray()
+    for name, content in sorted(parts.items()):
+        data += _header(name, len(content)) + content + bytes(-len(content) % _BLOCK)
+    data += _end_mark(len(data))
+    limits = DEFAULT_LIMITS
+    for what, size, most in (
+        ("package", len(data), limits.package),
+        ("Wasm", len(wasm), limits.wasm),
+        ("signature", len(signature), limits.signature),
+        ("OCI manifest", len(manifest), limits.oci_manifest),
+    ):
+        _check_size(what, size, most)
+    return bytes(data), f"sha256:{_sha256(manifest)}"
+
+
+def read_package(source: bytes | Path, limits: PackageLimits = DEFAULT_LIMITS) -> Package:
+    """Reads a package by the rules of this module. A path may be `/proc/self/fd/N`.
+
+    Raises:
+        PackageError: `package-unreadable`, `package-too-large`, `malformed-package`, `wrong-digest`.
+    """
+    data = _read_file(source, limits.package) if isinstance(source, Path) else source
+    _check_size("package", len(data), limits.package)
+    parts = _read_tar(memoryview(data), limits)
+    blobs = {name.removeprefix("blobs/sha256/"): part for name, part in parts.items() if name.startswith("blobs/")}
+    if len(blobs) != _BLOBS or list(parts)[_BLOBS:] != ["index.json", "oci-layout"]:
+        raise _malformed("it must hold four blobs, index.json and oci-layout, in this order and nothing else")
+    for digest, blob in blobs.items():
+        if _sha256(blob) != digest:
+            raise PackageError(
+                "wrong-digest",
+                "a part of the package was altered",
+                where=f"blobs/sha256/{digest}",
+                advice="fetch the package again",
+            )
+    manifest_bytes = _find_oci_manifest(bytes(parts["index.json"]), blobs, limits)
+    if parts["oci-layout"] != _LAYOUT:
+        raise _malformed("oci-layout is not version 1.0.0")
+    manifest = _parse_oci_manifest(manifest_bytes)
+    wasm, signature = (_layer(blobs, layer) for layer in manifest.layers)
+    _check_size("signature", len(signature), limits.signature)
+    used = {_sha256(blob) for blob in (_EMPTY, wasm, signature, manifest_bytes)}
+    if used != set(blobs):
+        raise _malformed("it holds a blob that its OCI manifest does not name")
+    return Package(f"sha256:{_sha256(manifest_bytes)}", bytes(wasm), bytes(signature), manifest.annotations)
+
+
+def _read_file(path: Path, most: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise PackageError("package-unreadable", "this is not a file", where=str(path))
+            _check_size("package", status.st_size, most)
+            return file.read(most + 1)
+    except OSError as error:
+        raise PackageError(
+            "package-unreadable",
+            f"the package cannot be read: {error.strerror}",
+            where=str(path),
+            advice="check the path and its permissions",
+        ) from error
+
+
+def _read_tar(data: memoryview, limits: PackageLimits) -> dict[str, memoryview]:
+    parts: dict[str, memoryview] = {}
+    position = 0
+    while any(header := bytes(data[position : position + _BLOCK])):
+        name, size = _name_and_size(header)
+        if len(parts) == _PARTS or (parts and name <= next(reversed(parts))):
+            raise _malformed(f"part {name} is repeated, out of order or one too many")
+        _check_size(f"part {name}", size, limits.wasm)
+        start, end = position + _BLOCK, position + _BLOCK + size
+        position = end + -size % _BLOCK
+        if position > len(data):
+            raise _malformed(f"part {name} is cut off")
+        if any(data[end:position]):
+            raise _malformed(f"there are bytes after the end of part {name}")
+        parts[name] = data[start:end]
+    if data[position:] != _end_mark(position):
+        raise _malformed("the end mark is missing, or something follows it")
+    return parts
+
+
+def _name_and_size(header: bytes) -> tuple[str, int]:
+    try:
+        name = header[:100].rstrip(b"\0").decode("ascii")
+        size = int(header[124:135].decode("ascii"), 8)
+        known = name in ("index.json", "oci-layout") or _BLOB_NAME.match(name) is not None
+        if known and header == _header(name, size):
+            return name, size
+    except ValueError:
+        pass
+    raise _malformed("it holds something that is not a plain part of a package")
+
+
+def _find_oci_manifest(index: bytes, blobs: Mapping[str, memoryview], limits: PackageLimits) -> bytes:
+    for blob in blobs.values():
+        if len(blob) <= limits.oci_manifest and index == _index(bytes(blob)):
+            return bytes(blob)
+    raise _malformed("index.json does not name exactly one package in it")
+
+
+def _parse_oci_manifest(data: bytes) -> _OciManifest:
+    try:
+        manifest = msgspec.json.decode(data, type=_OciManifest)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _malformed(f"its OCI manifest is not one of a trusted application: {error}") from None
+    kinds = (manifest.media_type, manifest.artifact_type, *(layer.media_type for layer in manifest.layers))
+    if kinds != (_OCI_MANIFEST_TYPE, ARTIFACT_TYPE, WASM_TYPE, SIGNATURE_TYPE):
+        raise _malformed("its OCI manifest is of another type")
+    if msgspec.to_builtins(manifest.config) != _descriptor(_OCI_EMPTY_TYPE, _EMPTY):
+        raise _malformed("its config is not empty")
+    if _json(msgspec.to_builtins(manifest)) != data:
+        raise _malformed("its OCI manifest is not in its one accepted form")
+    return manifest
+
+
+def _layer(blobs: Mapping[str, memoryview], descriptor: _Descriptor) -> memoryview:
+    blob = blobs.get(descriptor.digest.removeprefix("sha256:"))
+    if blob is None or len(blob) != descriptor.size:
+        raise _malformed(f"the part {descriptor.digest} that its OCI manifest names is missing or of another size")
+    return blob
+
+
+def _index(manifest: bytes) -> bytes:
+    entry = {**_descriptor(_OCI_MANIFEST_TYPE, manifest), "artifactType": ARTIFACT_TYPE}
+    return _json({"schemaVersion": 2, "mediaType": _OCI_INDEX_TYPE, "manifests": [entry]})
+
+
+def _descriptor(media_type: str, content: bytes) -> dict[str, str | int]:
+    return {"mediaType": media_type, "digest": f"sha256:{_sha256(content)}", "size": len(content)}
+
+
+def _header(name: str, size: int) -> bytes:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = size, 0o644
+    return entry.tobuf(tarfile.USTAR_FORMAT)
+
+
+def _end_mark(length: int) -> bytes:
+    """Two zero blocks, then zeros up to a whole record of 20 blocks, as every tar program writes it."""
+    return bytes(2 * _BLOCK + -(length + 2 * _BLOCK) % tarfile.RECORDSIZE)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def _sha256(data: bytes | memoryview) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _check_size(what: str, size: int, most: int) -> None:
+    if size > most:
+        raise PackageError(
+            "package-too-large", f"{what}: {size} bytes are over the limit of {most}", advice="make it smaller"
+        )
+
+
+def _malformed(what: str) -> PackageError:
+    return PackageError("malformed-package", what, advice="make it with `edgeclave ta sign`, or fetch it again")
