@@ -31,6 +31,9 @@ ALG, KID, X5CHAIN, TYP = 1, 4, 33, 16  # COSE header parameters, RFC 9052 sectio
 ES256 = -7
 MAX_MESSAGE_BYTES = 16 << 20  # no signed message of ours is larger; checked before anything is parsed
 _SIGN1_TAG = 18
+_SCALAR_BYTES = 32
+_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256, FIPS 186-5
+_HALF_ORDER = _ORDER // 2
 
 
 class SignatureError(EdgeclaveError):
@@ -94,27 +97,7 @@ def parse(message: bytes) -> Signed:
     Raises:
         SignatureError: `malformed-message`.
     """
-    if len(message) > MAX_MESSAGE_BYTES:
-        raise SignatureError("malformed-message", f"a signed message of {len(message)} bytes is over the limit")
-    try:
-        tag = cbor2.loads(message)
-        protected_bytes, unprotected, payload, signature = tag.value
-        protected = cbor2.loads(protected_bytes)
-        well_formed = (
-            tag.tag == _SIGN1_TAG
-            and isinstance(protected, dict)
-            and unprotected == {}
-            and isinstance(payload, bytes)
-            and isinstance(signature, bytes)
-            # One message has one encoding: a copy with spare bytes or another encoding is another message.
-            and cbor2.dumps(tag) == message
-            and dcbor(protected) == protected_bytes
-        )
-    except Exception as error:
-        raise SignatureError("malformed-message", "not a COSE_Sign1 message") from error
-    if not well_formed:
-        raise SignatureError("malformed-message", "not a COSE_Sign1 message in its one accepted form")
-    return Signed(protected, payload, protected_bytes)
+    return _parse(message)[1]
 
 
 def verify(kind: MessageKind, message: bytes, key: ec.EllipticCurvePublicKey) -> Signed:
@@ -123,22 +106,37 @@ def verify(kind: MessageKind, message: bytes, key: ec.EllipticCurvePublicKey) ->
     Raises:
         SignatureError: `malformed-message`, `wrong-message-kind`, `bad-signature`.
     """
-    signed = parse(message)
+    tag, signed = _parse(message)
     if signed.protected.get(TYP) != kind.media_type or signed.protected.get(ALG) != ES256:
         raise SignatureError(
             "wrong-message-kind", f"expected {kind.media_type}, got {str(signed.protected.get(TYP))[:80]}"
         )
     try:
-        _signer().decode(message, _cose_public_key(key), external_aad=kind.context.encode())
+        _signer().decode(tag, _cose_public_key(key), external_aad=kind.context.encode())
     except Exception as error:
         raise SignatureError("bad-signature", f"the signature of this {kind.media_type} does not verify") from error
     return signed
 
 
+def load_dcbor(data: bytes) -> Any:
+    """Decodes deterministic CBOR.
+
+    Raises:
+        SignatureError: `malformed-message` for anything but the one deterministic encoding of one value.
+    """
+    try:
+        value = cbor2.loads(data)
+        deterministic = dcbor(value) == data
+    except Exception as error:
+        raise SignatureError("malformed-message", "not CBOR") from error
+    if not deterministic:
+        raise SignatureError("malformed-message", "not CBOR in its one accepted form")
+    return value
+
+
 def cose_key(key: ec.EllipticCurvePublicKey) -> dict[int, Any]:
     """COSE_Key map of a P-256 public key with the required members only (RFC 9053 section 7.1.1)."""
-    numbers = key.public_numbers()
-    return {1: 2, -1: 1, -2: numbers.x.to_bytes(32, "big"), -3: numbers.y.to_bytes(32, "big")}
+    return _cose_key_at(_point(key))
 
 
 def public_key_from_cose(value: object) -> ec.EllipticCurvePublicKey:
@@ -164,16 +162,58 @@ def spki(key: ec.EllipticCurvePublicKey) -> bytes:
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
+def _parse(message: bytes) -> tuple[cbor2.CBORTag, Signed]:
+    if len(message) > MAX_MESSAGE_BYTES:
+        raise SignatureError("malformed-message", f"a signed message of {len(message)} bytes is over the limit")
+    try:
+        tag = cbor2.loads(message)
+        protected_bytes, unprotected, payload, signature = tag.value
+        protected = cbor2.loads(protected_bytes)
+        well_formed = (
+            tag.tag == _SIGN1_TAG
+            and isinstance(protected, dict)
+            and unprotected == {}
+            and isinstance(payload, bytes)
+            and isinstance(signature, bytes)
+            # One message has one encoding: a copy with spare bytes, another encoding or the other root of the same
+            # signature (s and order - s both verify) would have another digest without its signer having made it.
+            and cbor2.dumps(tag) == message
+            and dcbor(protected) == protected_bytes
+            and int.from_bytes(signature[_SCALAR_BYTES:], "big") <= _HALF_ORDER
+        )
+    except Exception as error:
+        raise SignatureError("malformed-message", "not a COSE_Sign1 message") from error
+    if not well_formed:
+        raise SignatureError("malformed-message", "not a COSE_Sign1 message in its one accepted form")
+    return tag, Signed(protected, payload, protected_bytes)
+
+
 @lru_cache(maxsize=1)
 def _signer() -> COSE:
     signer: COSE = COSE.new(alg_auto_inclusion=False, kid_auto_inclusion=False)
     return signer
 
 
+@lru_cache(maxsize=4)  # an enclave signs with one key; converting it costs more than signing
 def _cose_private_key(key: ec.EllipticCurvePrivateKey) -> COSEKeyInterface:
     d = key.private_numbers().private_value.to_bytes(32, "big")
     return COSEKey.new({**cose_key(key.public_key()), 3: ES256, -4: d})
 
 
 def _cose_public_key(key: ec.EllipticCurvePublicKey) -> COSEKeyInterface:
-    return COSEKey.new({**cose_key(key), 3: ES256})
+    return _cose_public_key_at(_point(key))
+
+
+@lru_cache(maxsize=256)
+def _cose_public_key_at(point: bytes) -> COSEKeyInterface:
+    return COSEKey.new({**_cose_key_at(point), 3: ES256})
+
+
+def _point(key: ec.EllipticCurvePublicKey) -> bytes:
+    """x | y, 64 bytes."""
+    point = key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+    return point[1:]
+
+
+def _cose_key_at(point: bytes) -> dict[int, Any]:
+    return {1: 2, -1: 1, -2: point[:32], -3: point[32:]}
