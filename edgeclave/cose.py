@@ -88,7 +88,10 @@ def sign(
         payload, _cose_private_key(key), protected=header, external_aad=kind.context.encode()
     )
     assert isinstance(message, bytes)
-    return message
+    s = int.from_bytes(message[-_SCALAR_BYTES:], "big")
+    if s <= _HALF_ORDER:
+        return message
+    return message[:-_SCALAR_BYTES] + (_ORDER - s).to_bytes(_SCALAR_BYTES, "big")
 
 
 def parse(message: bytes) -> Signed:
@@ -107,7 +110,8 @@ def verify(kind: MessageKind, message: bytes, key: ec.EllipticCurvePublicKey) ->
         SignatureError: `malformed-message`, `wrong-message-kind`, `bad-signature`.
     """
     tag, signed = _parse(message)
-    if signed.protected.get(TYP) != kind.media_type or signed.protected.get(ALG) != ES256:
+    algorithm = signed.protected.get(ALG)
+    if signed.protected.get(TYP) != kind.media_type or type(algorithm) is not int or algorithm != ES256:
         raise SignatureError(
             "wrong-message-kind", f"expected {kind.media_type}, got {str(signed.protected.get(TYP))[:80]}"
         )
@@ -142,11 +146,13 @@ def cose_key(key: ec.EllipticCurvePublicKey) -> dict[int, Any]:
 def public_key_from_cose(value: object) -> ec.EllipticCurvePublicKey:
     """Raises SignatureError `bad-key` unless `value` is exactly a P-256 COSE_Key."""
     try:
-        if not isinstance(value, dict) or set(value) != {1, -1, -2, -3} or value[1] != 2 or value[-1] != 1:
-            raise ValueError("not an EC2 P-256 key")  # noqa: TRY301
+        if not isinstance(value, dict) or value.keys() != {1, -1, -2, -3}:
+            raise ValueError("not an EC2 key")  # noqa: TRY301
         x, y = value[-2], value[-3]
         if not (isinstance(x, bytes) and isinstance(y, bytes) and len(x) == len(y) == 32):
             raise ValueError("coordinates must be 32 bytes")  # noqa: TRY301
+        if dcbor(value) != dcbor(_cose_key_at(x + y)):  # 2.0 equals 2 in Python, not in CBOR
+            raise ValueError("not a P-256 key")  # noqa: TRY301
         numbers = ec.EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), ec.SECP256R1())
         return numbers.public_key()
     except ValueError as error:
@@ -155,7 +161,7 @@ def public_key_from_cose(value: object) -> ec.EllipticCurvePublicKey:
 
 def thumbprint(key: ec.EllipticCurvePublicKey) -> bytes:
     """COSE Key Thumbprint with SHA-256 (RFC 9679), 32 bytes."""
-    return sha256(dcbor(cose_key(key)))
+    return _thumbprint_at(_point(key))
 
 
 def spki(key: ec.EllipticCurvePublicKey) -> bytes:
@@ -172,6 +178,7 @@ def _parse(message: bytes) -> tuple[cbor2.CBORTag, Signed]:
         well_formed = (
             tag.tag == _SIGN1_TAG
             and isinstance(protected, dict)
+            and all(type(label) is int for label in protected)
             and unprotected == {}
             and isinstance(payload, bytes)
             and isinstance(signature, bytes)
@@ -207,6 +214,11 @@ def _cose_public_key(key: ec.EllipticCurvePublicKey) -> COSEKeyInterface:
 @lru_cache(maxsize=256)
 def _cose_public_key_at(point: bytes) -> COSEKeyInterface:
     return COSEKey.new({**_cose_key_at(point), 3: ES256})
+
+
+@lru_cache(maxsize=256)
+def _thumbprint_at(point: bytes) -> bytes:
+    return sha256(dcbor(_cose_key_at(point)))
 
 
 def _point(key: ec.EllipticCurvePublicKey) -> bytes:
