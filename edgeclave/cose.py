@@ -116,7 +116,9 @@ def verify(kind: MessageKind, message: bytes, key: ec.EllipticCurvePublicKey) ->
             "wrong-message-kind", f"expected {kind.media_type}, got {str(signed.protected.get(TYP))[:80]}"
         )
     try:
-        _signer().decode(tag, _cose_public_key(key), external_aad=kind.context.encode())
+        # cwt looks keys up by kid; whether the kid is the right one is for the caller to say.
+        verification_key = _cose_public_key(_point(key), signed.protected.get(KID))
+        _signer().decode(tag, verification_key, external_aad=kind.context.encode())
     except Exception as error:
         raise SignatureError("bad-signature", f"the signature of this {kind.media_type} does not verify") from error
     return signed
@@ -207,13 +209,9 @@ def _cose_private_key(key: ec.EllipticCurvePrivateKey) -> COSEKeyInterface:
     return COSEKey.new({**cose_key(key.public_key()), 3: ES256, -4: d})
 
 
-def _cose_public_key(key: ec.EllipticCurvePublicKey) -> COSEKeyInterface:
-    return _cose_public_key_at(_point(key))
-
-
 @lru_cache(maxsize=256)
-def _cose_public_key_at(point: bytes) -> COSEKeyInterface:
-    return COSEKey.new({**_cose_key_at(point), 3: ES256})
+def _cose_public_key(point: bytes, kid: bytes | None) -> COSEKeyInterface:
+    return COSEKey.new({**_cose_key_at(point), 3: ES256, **({} if kid is None else {2: kid})})
 
 
 @lru_cache(maxsize=256)

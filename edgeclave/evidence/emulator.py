@@ -1,0 +1,91 @@
+"""Evidence of the emulator: what stands where a TEE has its quote.
+
+A COSE_Sign1 by the emulator's attestation key. Root on the device can read that key, so it proves nothing against the
+device's owner; a verifier knows the class `emulated` from the pinned key, never from anything said here.
+
+>>> key = cose.generate_key()
+>>> quote = make_quote(key, bytes(64), bytes(32), debug=False)
+>>> verify_quote(quote, key.public_key()).runtime_digest == bytes(32)
+True
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec import Meta
+
+from edgeclave import cose
+from edgeclave.errors import EvidenceError
+from edgeclave.evidence.collection import Item
+from edgeclave.evidence.eat import REPORT_DATA_BYTES
+from edgeclave.wire import Digest, from_map, to_map
+
+QUOTE = cose.MessageKind("application/edgeclave-emulator-quote+cose", "edgeclave/emulator-quote/1")
+
+
+class Quote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`runtime` is the digest of the enclave's own code; `debug` is the platform's, false for a normal emulator."""
+
+    report_data: Annotated[bytes, Meta(min_length=REPORT_DATA_BYTES, max_length=REPORT_DATA_BYTES)]
+    runtime_digest: Digest
+    debug: bool
+
+
+def make_quote(
+    attestation_key: ec.EllipticCurvePrivateKey, report_data: bytes, runtime_digest: bytes, debug: bool
+) -> bytes:
+    """Returns the COSE_Sign1; kid is the thumbprint of the attestation key.
+
+    Raises:
+        EvidenceError: `malformed-quote`.
+    """
+    try:
+        fields = to_map(Quote(report_data, runtime_digest, debug))
+    except msgspec.ValidationError as error:
+        raise _malformed(str(error)) from error
+    kid = cose.thumbprint(attestation_key.public_key())
+    return cose.sign(QUOTE, cose.dcbor(fields), attestation_key, protected={cose.KID: kid})
+
+
+def quote_item(quote: bytes) -> Item:
+    """The quote as the `platform` item of an evidence collection."""
+    return Item(QUOTE.media_type, quote)
+
+
+def platform_instance(attestation_key: ec.EllipticCurvePublicKey) -> bytes:
+    """What tells one emulator from another: the thumbprint of its attestation key (32 bytes)."""
+    return cose.thumbprint(attestation_key)
+
+
+def verify_quote(quote: bytes, attestation_key: ec.EllipticCurvePublicKey) -> Quote:
+    """Checks the quote against one pinned key.
+
+    Raises:
+        EvidenceError: `untrusted-anchor`, `malformed-quote`, `wrong-message-kind`, `bad-quote-signature`.
+    """
+    try:
+        if cose.parse(quote).protected.get(cose.KID) != cose.thumbprint(attestation_key):
+            raise EvidenceError(
+                "untrusted-anchor",
+                "the quote is not by an emulator this policy knows",
+                advice="pin the emulator's attestation key as an anchor, after making sure whose it is",
+            )
+        signed = cose.verify(QUOTE, quote, attestation_key)
+    except cose.SignatureError as error:
+        code = {"bad-signature": "bad-quote-signature", "malformed-message": "malformed-quote"}.get(
+            error.code, error.code
+        )
+        raise EvidenceError(code, error.what, advice="do not use it; it was altered or is no quote") from error
+    if signed.protected.keys() != {cose.ALG, cose.KID, cose.TYP}:
+        raise _malformed("unknown header parameters")
+    try:
+        return from_map(cose.load_dcbor(signed.payload), Quote)
+    except (msgspec.ValidationError, cose.SignatureError) as error:
+        raise _malformed(str(error)) from error
+
+
+def _malformed(what: str) -> EvidenceError:
+    return EvidenceError("malformed-quote", f"not an emulator quote: {what}")
