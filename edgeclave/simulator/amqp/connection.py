@@ -74,10 +74,10 @@ class Connection:
         self._tasks: set[asyncio.Task[None]] = set()
         self._peer_idle_seconds: float | None = None
         self._last_sent = self._last_received = time.monotonic()
+        self._watcher: asyncio.Task[None] | None = None
         self._opened = self._closed = False
 
     async def run(self) -> None:
-        watch = asyncio.create_task(self._watch())
         try:
             await self._serve()
         except AmqpError as error:
@@ -86,7 +86,8 @@ class Connection:
         except (OSError, EOFError, TimeoutError):
             pass  # the peer is gone, or never said what it wanted
         finally:
-            watch.cancel()
+            if self._watcher:
+                self._watcher.cancel()
             self._stop_sessions()
             with suppress(OSError, TimeoutError):
                 self._writer.close()
@@ -106,6 +107,7 @@ class Connection:
             if not isinstance(frame.performative, Open):
                 raise AmqpError(FRAMING_ERROR, "the first frame is not open")
             self._on_open(frame.performative)
+        self._watcher = asyncio.create_task(self._watch())
         while not self._closed:
             self._on_frame(await self._frame())
 
@@ -231,7 +233,7 @@ class Connection:
         while True:
             await asyncio.sleep(min(WATCH_SECONDS, (self._peer_idle_seconds or IDLE_SECONDS) / 4))
             now = time.monotonic()
-            if self._opened and self._peer_idle_seconds and now - self._last_sent > self._peer_idle_seconds / 3:
+            if self._peer_idle_seconds and now - self._last_sent > self._peer_idle_seconds / 3:
                 self._writer.write(frames.EMPTY_FRAME)
                 self._last_sent = now
             if now - self._last_received > IDLE_SECONDS:
