@@ -1,0 +1,103 @@
+"""Methods by name, and what becomes of their replies and exceptions."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+from . import tee
+
+_JsonMethod = TypeVar("_JsonMethod", bound=Callable[[Any], Any])
+_RawMethod = TypeVar("_RawMethod", bound=Callable[[str], str])
+
+
+class Failure(Exception):  # noqa: N818 - the name in the WIT
+    """Raise it to answer a call with a status (as an HTTP status, 0 to 65535) and a message for the caller.
+
+    Nothing of the call is committed: what it put, deleted, incremented or emitted is discarded.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        if not 0 <= status <= 0xFFFF:
+            raise ValueError(f"a failure status must be between 0 and 65535, not {status}")
+        super().__init__(status, message)
+        self.status = status
+        self.message = message.encode("utf-8", "backslashreplace").decode()
+
+
+class TrustedApp:
+    """The methods of a trusted application. Make one named `app` in `app.py`."""
+
+    def __init__(self) -> None:
+        self._methods: dict[str, Callable[[str], str]] = {}
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods; each must also stand in `ta.toml`."""
+        return tuple(sorted(self._methods))
+
+    @overload
+    def method(self, function: _JsonMethod, /) -> _JsonMethod: ...
+
+    @overload
+    def method(self, name: str, /) -> Callable[[_JsonMethod], _JsonMethod]: ...
+
+    def method(self, target: Any, /) -> Any:
+        """Decorates a function of the decoded JSON payload that returns something JSON can hold.
+
+        Use as `@app.method`, or as `@app.method("name")` when the method is not called like the function.
+        """
+        if isinstance(target, str):
+            return lambda function: self._add(target, function, _json_method(target, function))
+        return self._add(target.__name__, target, _json_method(target.__name__, target))
+
+    def raw_method(self, function: _RawMethod, /) -> _RawMethod:
+        """Decorates a function of the payload's text that returns the reply's text. The reply must still be JSON."""
+        added: _RawMethod = self._add(function.__name__, function, function)
+        return added
+
+    def invoke(self, method: str, payload: str) -> str:
+        """Calls a method with JSON text, as the enclave does.
+
+        Raises:
+            Failure: the method's own, 404 for an unknown method, 400 for a payload that is not JSON, and 500 for any
+                other exception, whose traceback goes to the log and not to the caller.
+        """
+        function = self._methods.get(method)
+        if function is None:
+            raise Failure(404, f"there is no method {method}")
+        try:
+            reply = function(payload)
+            if not isinstance(reply, str):
+                raise TypeError(f"a raw method must return text, not {type(reply).__name__}")  # noqa: TRY301
+            reply.encode()  # text that is not Unicode would trap in the component's runtime
+        except Failure:
+            raise
+        except (Exception, SystemExit) as error:
+            tee.log(tee.ERROR, traceback.format_exc())
+            raise Failure(500, f"method {method} failed with {type(error).__name__}; its log tells more") from error
+        return reply
+
+    def _add(self, name: str, function: Any, call: Callable[[str], str]) -> Any:
+        if name in self._methods:
+            raise ValueError(f"there are two methods named {name}")
+        self._methods[name] = call
+        return function
+
+
+def _json_method(name: str, function: Callable[[Any], Any]) -> Callable[[str], str]:
+    def call(payload: str) -> str:
+        try:
+            value = json.loads(payload)
+        except (ValueError, RecursionError) as error:
+            raise Failure(400, "the payload is not JSON") from error
+        reply = function(value)
+        try:
+            return json.dumps(reply, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        except (TypeError, ValueError, RecursionError) as error:
+            tee.log(tee.ERROR, f"method {name} returned a value that JSON cannot hold: {error}")
+            raise Failure(500, f"method {name} returned a value that JSON cannot hold") from error
+
+    return call
