@@ -60,25 +60,36 @@ def platform_instance(attestation_key: ec.EllipticCurvePublicKey) -> bytes:
     return cose.thumbprint(attestation_key)
 
 
+def named_key(quote: bytes) -> bytes:
+    """Thumbprint of the attestation key that a quote names: untrusted, to find the anchor.
+
+    Raises:
+        EvidenceError: `malformed-quote`.
+    """
+    try:
+        named = cose.parse(quote).protected.get(cose.KID)
+    except cose.SignatureError as error:
+        raise _malformed(error.what) from error
+    if not isinstance(named, bytes):
+        raise _malformed("it does not name its attestation key")
+    return named
+
+
 def verify_quote(quote: bytes, attestation_key: ec.EllipticCurvePublicKey) -> Quote:
     """Checks the quote against one pinned key.
 
     Raises:
-        EvidenceError: `untrusted-anchor`, `malformed-quote`, `wrong-message-kind`, `bad-quote-signature`.
+        EvidenceError: `malformed-quote`, `wrong-message-kind`, `bad-quote-signature`.
     """
     try:
-        if cose.parse(quote).protected.get(cose.KID) != cose.thumbprint(attestation_key):
-            raise EvidenceError(
-                "untrusted-anchor",
-                "the quote is not by an emulator this policy knows",
-                advice="pin the emulator's attestation key as an anchor, after making sure whose it is",
-            )
         signed = cose.verify(QUOTE, quote, attestation_key)
     except cose.SignatureError as error:
-        code = {"bad-signature": "bad-quote-signature", "malformed-message": "malformed-quote"}.get(
-            error.code, error.code
-        )
-        raise EvidenceError(code, error.what, advice="do not use it; it was altered or is no quote") from error
+        code = {"bad-signature": "bad-quote-signature", "malformed-message": "malformed-quote"}.get(error.code)
+        raise EvidenceError(
+            code or error.code, error.what, advice="do not use it; it was altered or is no quote"
+        ) from error
+    if signed.protected.get(cose.KID) != cose.thumbprint(attestation_key):
+        raise _malformed("it names another key than the one that signed it")
     if signed.protected.keys() != {cose.ALG, cose.KID, cose.TYP}:
         raise _malformed("unknown header parameters")
     try:
