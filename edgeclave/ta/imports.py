@@ -85,14 +85,16 @@ def _names(content: memoryview, *, exported: bool) -> Iterator[str]:
         raise ValueError(f"{count} names in one section")
     for _ in range(count):
         reader.byte()  # form of the name
-        yield bytes(reader.take(reader.number())).decode()
+        name = bytes(reader.take(reader.number())).decode()
         if exported:
-            _skip_sort(reader)
+            sort = _skip_sort(reader)
             reader.number()
             if reader.byte():  # a type is ascribed
                 _skip_description(reader)
         else:
-            _skip_description(reader)
+            sort = _skip_description(reader)
+        if sort != _TYPE:  # a type gives access to nothing
+            yield name
 
 
 def _skip_sort(reader: _Reader) -> int:
@@ -102,15 +104,14 @@ def _skip_sort(reader: _Reader) -> int:
     return sort
 
 
-def _skip_description(reader: _Reader) -> None:
+def _skip_description(reader: _Reader) -> int:
     sort = _skip_sort(reader)
-    if sort == _TYPE:
-        if reader.byte() == 0:  # equal to a type; else a fresh resource
-            reader.number()
-    elif sort == _VALUE and reader.byte() == 1:
-        reader.byte()  # a value of a primitive type
-    else:
+    # A type is equal to another (0, and which), or a fresh resource (1).
+    if sort == _VALUE:
+        raise ValueError("it has values, which no toolchain makes")
+    if sort != _TYPE or reader.byte() == 0:
         reader.number()
+    return sort
 
 
 def _refused(what: str) -> PackageError:
