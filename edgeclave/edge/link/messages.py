@@ -51,7 +51,7 @@ class LinkError(EdgeclaveError):
 class Message(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
     """Base of all messages. A reply carries the id of its request; the link sets it."""
 
-    id: Annotated[int, msgspec.Meta(ge=0, lt=2**63)] = 0
+    id: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
 
 
 class Call(Message, tag="call"):
