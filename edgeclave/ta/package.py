@@ -172,7 +172,8 @@ def read_package(source: bytes | Path, limits: PackageLimits = DEFAULT_LIMITS) -
 
 def _read_file(path: Path, most: int) -> bytes:
     try:
-        with path.open("rb") as file:
+        # Not blocking: a pipe in the place of the file would wait for its writer.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise PackageError("package-unreadable", "this is not a file", where=str(path))

@@ -134,8 +134,8 @@ def _read_chain(x5chain: object) -> list[x509.Certificate]:
             raise _bad_chain(f"a certificate must be DER of at most {MAX_CERTIFICATE_BYTES} bytes")
         try:
             chain.append(x509.load_der_x509_certificate(der))
-        except ValueError as error:
-            raise _bad_chain("a certificate is not DER") from error
+        except Exception as error:  # see _check_chain
+            raise _bad_chain("a certificate is not DER of X.509") from error
     return chain
 
 
@@ -146,16 +146,17 @@ def _check_chain(chain: Sequence[x509.Certificate]) -> tuple[ec.EllipticCurvePub
     try:
         keys = [_check_certificate(certificate) for certificate in chain]
         for certificate, issuer in pairwise(chain):
-            if certificate.subject == certificate.issuer:
-                raise _bad_chain("only the last certificate may be self-signed")
+            _check_not_self_issued(certificate)
             certificate.verify_directly_issued_by(issuer)
         chain[-1].verify_directly_issued_by(chain[-1])
         for depth, issuer in enumerate(chain[1:]):
             _check_issuer(issuer, depth)
         _check_leaf(chain[0], alone=len(chain) == 1)
+    except PackageError:
+        raise
     except InvalidSignature:
         raise _bad_chain("a certificate is not signed by the next one, or the last not by itself") from None
-    except (ValueError, TypeError, x509.DuplicateExtension) as error:
+    except Exception as error:  # certificates are parsed lazily, and fail with many kinds of exception
         raise _bad_chain(f"a certificate cannot be used: {error}") from error
     return keys[0], keys[-1]
 
@@ -169,6 +170,11 @@ def _check_certificate(certificate: x509.Certificate) -> ec.EllipticCurvePublicK
     if any(extension.critical and extension.oid not in _CRITICAL for extension in certificate.extensions):
         raise _bad_chain("a certificate has a critical extension that is not understood here")
     return key
+
+
+def _check_not_self_issued(certificate: x509.Certificate) -> None:
+    if certificate.subject == certificate.issuer:
+        raise _bad_chain("only the last certificate may be self-signed")
 
 
 def _check_issuer(issuer: x509.Certificate, certificates_between: int) -> None:
