@@ -18,6 +18,7 @@ import contextlib
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -74,6 +75,7 @@ class HubConnection:
         self._client: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._desired = DesiredProperties()
+        self._reported: dict[str, Any] = {}
         self._desired_read = asyncio.Event()
         self._desired_callbacks: list[DesiredCallback] = []
         self._methods: dict[str, MethodHandler] = {}
@@ -130,6 +132,11 @@ class HubConnection:
         await self._desired_read.wait()
         return self._desired.value
 
+    async def reported(self) -> dict[str, Any]:
+        """The reported properties as the hub had them at the last read; waits for the first."""
+        await self._desired_read.wait()
+        return self._reported
+
     async def report(self, reported: Mapping[str, Any]) -> None:
         """Patches the reported properties; None removes a member.
 
@@ -172,10 +179,14 @@ class HubConnection:
             self._client = client
         module_client = self._client
         await self._sdk.run(module_client.connect(), timeout_seconds=OPERATION_TIMEOUT_SECONDS)
-        await self._sdk.call(lambda: setattr(module_client, "on_method_request_received", self._sdk_method))
-        await self._sdk.call(lambda: setattr(module_client, "on_twin_desired_properties_patch_received", self._sdk_patch))
+        handlers = {
+            "on_method_request_received": self._sdk_method,
+            "on_twin_desired_properties_patch_received": self._sdk_patch,
+        }
         if self._inputs:
-            await self._sdk.call(lambda: setattr(module_client, "on_message_received", self._sdk_input))
+            handlers["on_message_received"] = self._sdk_input
+        for name, handler in handlers.items():
+            await self._sdk.call(partial(setattr, module_client, name, handler))
         await self._read_twin()
 
     def _online(self) -> Any:
@@ -193,6 +204,7 @@ class HubConnection:
         twin = await self._operation(self._online().get_twin())
         before = (self._desired.version, self._desired.value)
         self._desired.replace(twin.get("desired"))
+        self._reported = {name: value for name, value in twin.get("reported", {}).items() if not name.startswith("$")}
         if not self._desired_read.is_set() or before != (self._desired.version, self._desired.value):
             self._desired_read.set()
             self._changed.set()

@@ -12,6 +12,7 @@ After a lost acknowledgement a message is sent again: receivers of sealed result
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -123,40 +124,70 @@ class Outbox:
         return row is not None
 
     async def drain(self, send: Send, *, in_flight: int = DEFAULT_IN_FLIGHT) -> None:
-        """Sends for ever; cancel it to stop. `send` returning means: the hub has the message."""
+        """Sends for ever; cancel it to stop. `send` returning means: the hub has the message.
+
+        Messages are handed to `send` oldest first, `in_flight` of them at a time. After a failure those under way are
+        waited for, and it begins again with the oldest that was not acknowledged.
+        """
         backoff = Backoff(first_seconds=0.5, longest_seconds=30)
-        while True:
-            self._filled.clear()
-            batch = self._oldest(in_flight)
-            if not batch:
-                await self._filled.wait()
-                continue
-            if await self._send_batch(batch, send):
-                backoff.reset()
-            else:
+        window: dict[int, asyncio.Task[None]] = {}
+        try:
+            while True:
+                try:
+                    await self._drain_until_failure(send, in_flight, window, backoff)
+                except StoreError as error:
+                    # Nothing is lost: what was acknowledged and not removed is sent once more.
+                    _log.error("outbox not kept up to date", code=error.code, reason=str(error))
+                except Exception as error:
+                    code = error.code if isinstance(error, EdgeclaveError) else type(error).__name__
+                    _log.info("outbox waits", code=code, reason=str(error)[:200], messages=len(self))
                 await asyncio.sleep(backoff.next_seconds())
+        finally:
+            for task in window.values():
+                task.cancel()
 
-    async def _send_batch(self, batch: list[OutboxMessage], send: Send) -> bool:
-        """Sends all of `batch` at once, issued in order, and removes those acknowledged."""
-        outcomes = await asyncio.gather(
-            *(send(message.output, message.body, message.content_type, message.properties) for message in batch),
-            return_exceptions=True,
-        )
-        acknowledged = [message.id for message, outcome in zip(batch, outcomes, strict=True) if outcome is None]
-        with transaction(self._connection):
-            self._connection.executemany("DELETE FROM outbox WHERE id = ?", [(number,) for number in acknowledged])
-        failure = next((outcome for outcome in outcomes if outcome is not None), None)
-        if failure is None:
-            return True
-        if isinstance(failure, asyncio.CancelledError) or not isinstance(failure, Exception):
-            raise failure
-        code = failure.code if isinstance(failure, EdgeclaveError) else type(failure).__name__
-        _log.info("outbox waits", code=code, reason=str(failure)[:200], messages=len(self))
-        return False
+    async def _drain_until_failure(
+        self, send: Send, in_flight: int, window: dict[int, asyncio.Task[None]], backoff: Backoff
+    ) -> None:
+        acknowledged: list[int] = []
+        newest = 0
+        failure: BaseException | None = None
+        try:
+            while failure is None or window:
+                self._filled.clear()
+                for message in [] if failure else self._after(newest, in_flight - len(window)):
+                    newest = message.id
+                    window[message.id] = asyncio.ensure_future(
+                        send(message.output, message.body, message.content_type, message.properties)
+                    )
+                if not window:
+                    await self._filled.wait()
+                    continue
+                await asyncio.wait(window.values(), return_when=asyncio.FIRST_COMPLETED)
+                for number in [number for number, task in window.items() if task.done()]:
+                    error = window.pop(number).exception()
+                    failure = failure or error
+                    if error is None:
+                        acknowledged.append(number)
+                        backoff.reset()
+                # Together, because each removal is a write to the disk.
+                if len(acknowledged) >= in_flight or not window:
+                    self._remove(acknowledged)
+        finally:
+            with contextlib.suppress(StoreError):
+                self._remove(acknowledged)
+        raise failure
 
-    def _oldest(self, count: int) -> list[OutboxMessage]:
+    def _remove(self, acknowledged: list[int]) -> None:
+        if acknowledged:
+            with transaction(self._connection):
+                self._connection.executemany("DELETE FROM outbox WHERE id = ?", [(number,) for number in acknowledged])
+            acknowledged.clear()
+
+    def _after(self, newest: int, count: int) -> list[OutboxMessage]:
         rows = self._connection.execute(
-            "SELECT id, output, body, content_type, properties FROM outbox ORDER BY id LIMIT ?", (count,)
+            "SELECT id, output, body, content_type, properties FROM outbox WHERE id > ? ORDER BY id LIMIT ?",
+            (newest, count),
         )
         return [
             OutboxMessage(
