@@ -1,0 +1,137 @@
+"""edgeHub: a message is accepted, stored, routed, and only then acknowledged.
+
+`accept` stores in the store's current group; the transport acknowledges after the commit. So a message that was
+acknowledged is in the hub's log or in the input queues of the modules its routes name, or no route wanted it.
+"""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import quote
+
+from edgeclave.errors import ConfigurationError
+from edgeclave.simulator.hub_errors import HubError, bad_request
+from edgeclave.simulator.identities import HubIdentity, Identities, IdentityName
+from edgeclave.simulator.inputs import InputQueue
+from edgeclave.simulator.links import Links
+from edgeclave.simulator.log import logger
+from edgeclave.simulator.message import (
+    CONNECTION_DEVICE,
+    CONNECTION_MODULE,
+    MAX_BODY_BYTES,
+    OUTPUT,
+    SYSTEM_NAMES,
+    Message,
+    encode_properties,
+)
+from edgeclave.simulator.message_log import StoredMessageLog
+from edgeclave.simulator.methods import DirectMethods
+from edgeclave.simulator.routes import Route, Upstream, parse_routes
+from edgeclave.simulator.store import Store
+from edgeclave.simulator.twin_document import Section
+from edgeclave.simulator.twins import DesiredChange, Twins
+
+EDGE_HUB, EDGE_AGENT = "$edgeHub", "$edgeAgent"
+DESIRED_FILTER = "$iothub/twin/PATCH/properties/desired/#"
+_log = logger("edge-hub")
+
+
+class EdgeHub:
+    """What a connected module can do, independent of the protocol it speaks."""
+
+    def __init__(self, store: Store, identities: Identities, twins: Twins, log: StoredMessageLog, device: str) -> None:
+        self.store = store
+        self.identities = identities
+        self.twins = twins
+        self.inputs = InputQueue(store)
+        self.links = Links()
+        self.methods = DirectMethods(identities, self.links)
+        self._message_log = log
+        self._name = IdentityName(device, EDGE_HUB)
+        self._routes: list[Route] = []
+        twins.validators.append(self._validate)
+        twins.on_desired.append(self._desired_changed)
+        identities.on_deleted.append(self._deleted)
+        self._load_routes()
+
+    def accept(self, sender: HubIdentity, message: Message) -> None:
+        """Stores a message for everyone its routes name.
+
+        Raises:
+            HubError: 413 when it is too large.
+            StoreError: nothing was stored.
+        """
+        if len(message.body) > MAX_BODY_BYTES:
+            raise HubError(413, "MessageTooLarge", f"a message has at most {MAX_BODY_BYTES} bytes")
+        origin = {CONNECTION_DEVICE: sender.name.device_id}
+        if sender.name.module_id:
+            origin[CONNECTION_MODULE] = sender.name.module_id
+        message = Message(message.body, message.properties, {**message.system, **origin})
+        with self.store.write():  # all of its routes or none
+            for route in self._routes:
+                if route.matches(_source(sender.name, message), message.resolve):
+                    self._deliver(route, sender, message)
+
+    def get_twin(self, name: IdentityName) -> dict[str, object]:
+        return self.twins.get(name).for_module()
+
+    def _deliver(self, route: Route, sender: HubIdentity, message: Message) -> None:
+        if isinstance(route.sink, Upstream):
+            self._message_log.append(sender.name.device_id, message.body, message.properties, _event(sender, message))
+            return
+        target = IdentityName(sender.name.device_id, route.sink.module_id)
+        if self.identities.find(target) is None:
+            _log.warning("no such module to route to", route=route.name, module=route.sink.module_id)
+            return
+        system = {name: value for name, value in message.system.items() if name != OUTPUT}
+        bag = encode_properties(message.properties, system)
+        topic = f"devices/{target.device_id}/modules/{target.module_id}/inputs/{quote(route.sink.input_name)}/{bag}/"
+        self.inputs.put(
+            target,
+            topic,
+            message.body,
+            priority=route.priority,
+            time_to_live_seconds=route.time_to_live_seconds,
+        )
+
+    def _desired_changed(self, change: DesiredChange) -> None:
+        if change.name == self._name:
+            self._load_routes()
+        link = self.links.get(change.name)
+        if link is not None and link.subscribed(DESIRED_FILTER):
+            body = json.dumps({**change.patch, "$version": change.version}).encode()
+            link.send(f"$iothub/twin/PATCH/properties/desired/?$version={change.version}", body)
+
+    def _deleted(self, identity: HubIdentity) -> None:
+        link = self.links.get(identity.name)
+        if link is not None:
+            link.disconnect("its identity was deleted")
+
+    def _load_routes(self) -> None:
+        self._routes = parse_routes(self.twins.get(self._name).desired)
+
+    def _validate(self, name: IdentityName, desired: Section) -> None:
+        if name == self._name:
+            try:
+                parse_routes(desired)
+            except ConfigurationError as error:
+                raise bad_request(error.what, where=error.where, advice=error.advice) from error
+
+
+def _source(sender: IdentityName, message: Message) -> str:
+    if not sender.module_id:
+        return "/messages"
+    output = message.system.get(OUTPUT)
+    return f"/messages/modules/{sender.module_id}" + (f"/outputs/{output}" if output else "")
+
+
+def _event(sender: HubIdentity, message: Message) -> dict[str, str]:
+    """System properties of the event, under IoT Hub's names."""
+    system = {SYSTEM_NAMES[name]: value for name, value in message.system.items() if name in SYSTEM_NAMES}
+    system["iothub-connection-device-id"] = sender.name.device_id
+    if sender.name.module_id:
+        system["iothub-connection-module-id"] = sender.name.module_id
+    system["iothub-connection-auth-generation-id"] = sender.generation_id
+    system["iothub-connection-auth-method"] = json.dumps({"scope": "module", "type": "sas", "issuer": "iothub"})
+    system["iothub-message-source"] = "Telemetry"
+    return system

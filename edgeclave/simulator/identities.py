@@ -1,0 +1,256 @@
+"""Devices and modules the hub knows: keys, generation ids, and each module's own loopback address."""
+
+from __future__ import annotations
+
+import base64
+import re
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from edgeclave.simulator.hub_errors import HubError, bad_request
+from edgeclave.simulator.store import Store
+
+KEY_BYTES = 32
+MAX_ID_CHARACTERS = 128  # IoT Hub's limit for device and module ids
+MAX_MODULES_PER_DEVICE = 50  # IoT Hub's limit
+FIRST_MODULE_OCTET, LAST_MODULE_OCTET = 10, 254  # modules get 127.a.b.10 and up
+_ID = re.compile(r"[A-Za-z0-9\-:.+%_#*?!(),=@$']+")
+
+
+class IdentityName(NamedTuple):
+    """Device id and module id; the module id is empty for the device itself."""
+
+    device_id: str
+    module_id: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.device_id}/{self.module_id}" if self.module_id else self.device_id
+
+    @classmethod
+    def parse(cls, client_id: str) -> IdentityName:
+        """From an MQTT client id or x-ms-edge-moduleId: `device` or `device/module`."""
+        device_id, _, module_id = client_id.partition("/")
+        return cls(device_id, module_id)
+
+
+@dataclass(frozen=True)
+class HubIdentity:
+    """One row of the identity registry. Keys are base64; `address` is empty for devices and system modules."""
+
+    name: IdentityName
+    primary_key: str
+    secondary_key: str
+    generation_id: str
+    version: int
+    enabled: bool
+    iot_edge: bool
+    managed_by: str
+    address: str
+
+    @property
+    def keys(self) -> tuple[str, str]:
+        return self.primary_key, self.secondary_key
+
+    @property
+    def etag(self) -> str:
+        return base64.b64encode(str(self.version).encode()).decode()
+
+    def resource(self, host: str) -> str:
+        """What a shared access signature of this identity must name."""
+        module = f"/modules/{self.name.module_id}" if self.name.module_id else ""
+        return f"{host}/devices/{self.name.device_id}{module}"
+
+
+Listener = Callable[[HubIdentity], None]
+
+
+class Identities:
+    """The identity registry. Writes join the store's current group; listeners run after the commit."""
+
+    def __init__(self, store: Store, block: str) -> None:
+        """`block` is the simulator's /24, as "127.a.b"."""
+        self._store = store
+        self._block = block
+        self.on_created: list[Listener] = []
+        self.on_deleted: list[Listener] = []
+
+    def find(self, name: IdentityName) -> HubIdentity | None:
+        row = self._store.connection.execute(
+            "SELECT * FROM identities WHERE device_id = ? AND module_id = ?", name
+        ).fetchone()
+        return _identity(row) if row else None
+
+    def get(self, name: IdentityName) -> HubIdentity:
+        """Raises HubError 404 `DeviceNotFound` or `ModuleNotFound`."""
+        identity = self.find(name)
+        if identity is None:
+            kind = "ModuleNotFound" if name.module_id else "DeviceNotFound"
+            raise HubError(404, kind, f"there is no {'module' if name.module_id else 'device'} {name}")
+        return identity
+
+    def devices(self) -> list[HubIdentity]:
+        rows = self._store.connection.execute("SELECT * FROM identities WHERE module_id = '' ORDER BY device_id")
+        return [_identity(row) for row in rows]
+
+    def modules(self, device_id: str | None = None) -> list[HubIdentity]:
+        """Modules of one device, or of all."""
+        rows = self._store.connection.execute(
+            "SELECT * FROM identities WHERE module_id != '' AND (?1 IS NULL OR device_id = ?1)"
+            " ORDER BY device_id, module_id",
+            (device_id,),
+        )
+        return [_identity(row) for row in rows]
+
+    def create(
+        self,
+        name: IdentityName,
+        *,
+        primary_key: str | None = None,
+        secondary_key: str | None = None,
+        iot_edge: bool = False,
+        managed_by: str = "",
+    ) -> HubIdentity:
+        """Adds an identity with an empty twin; keys are made where none are given.
+
+        Raises:
+            HubError: 400 for a bad id or key, 404 without its device, 409 `DeviceAlreadyExists`, 403 at the limit.
+        """
+        _check_id(name.device_id, "device id")
+        if name.module_id:
+            _check_id(name.module_id, "module id")
+            self.get(IdentityName(name.device_id))
+            if len(self.modules(name.device_id)) >= MAX_MODULES_PER_DEVICE:
+                raise HubError(403, "QuotaExceeded", f"a device has at most {MAX_MODULES_PER_DEVICE} modules")
+        if self.find(name) is not None:
+            kind = "ModuleAlreadyExists" if name.module_id else "DeviceAlreadyExists"
+            raise HubError(409, kind, f"{name} exists already")
+        identity = HubIdentity(
+            name,
+            _key(primary_key),
+            _key(secondary_key),
+            str(time.time_ns() // 100),
+            version=1,
+            enabled=True,
+            iot_edge=iot_edge,
+            managed_by=managed_by,
+            address=self._free_address() if name.module_id and not name.module_id.startswith("$") else "",
+        )
+        self._insert(identity)
+        self._announce(self.on_created, identity)
+        return identity
+
+    def update(
+        self,
+        name: IdentityName,
+        *,
+        primary_key: str | None = None,
+        secondary_key: str | None = None,
+        enabled: bool = True,
+        if_match: str = "*",
+    ) -> HubIdentity:
+        """Raises HubError 404, 400 for a bad key, 412 when the etag is not the current one."""
+        current = self.get(name)
+        _check_etag(current, if_match)
+        keys = (_key(primary_key or current.primary_key), _key(secondary_key or current.secondary_key))
+        with self._store.write() as connection:
+            connection.execute(
+                "UPDATE identities SET primary_key = ?, secondary_key = ?, enabled = ?, version = version + 1"
+                " WHERE device_id = ? AND module_id = ?",
+                (*keys, enabled, *name),
+            )
+        return self.get(name)
+
+    def delete(self, name: IdentityName, *, if_match: str = "*") -> None:
+        """Deletes with twin, subscriptions and waiting inputs; a device takes its modules with it.
+
+        Raises:
+            HubError: 404, 412.
+        """
+        identity = self.get(name)
+        _check_etag(identity, if_match)
+        gone = [identity] if name.module_id else [*self.modules(name.device_id), identity]
+        with self._store.write() as connection:
+            for each in gone:
+                connection.execute("DELETE FROM identities WHERE device_id = ? AND module_id = ?", each.name)
+        for each in gone:
+            self._announce(self.on_deleted, each)
+
+    def _insert(self, identity: HubIdentity) -> None:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        with self._store.write() as connection:
+            connection.execute(
+                "INSERT INTO identities VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *identity.name,
+                    identity.primary_key,
+                    identity.secondary_key,
+                    identity.generation_id,
+                    identity.version,
+                    identity.enabled,
+                    identity.iot_edge,
+                    identity.managed_by,
+                    identity.address,
+                ),
+            )
+            connection.execute(
+                "INSERT INTO twins VALUES (?, ?, '{}', '{}', '{}', 1, 1, 1, 1, ?, ?)", (*identity.name, now, now)
+            )
+
+    def _free_address(self) -> str:
+        taken = {identity.address for identity in self.modules()}
+        for octet in range(FIRST_MODULE_OCTET, LAST_MODULE_OCTET + 1):
+            address = f"{self._block}.{octet}"
+            if address not in taken:
+                return address
+        raise HubError(403, "QuotaExceeded", "every loopback address of this simulator is taken by a module")
+
+    def _announce(self, listeners: list[Listener], identity: HubIdentity) -> None:
+        self._store.after_commit(lambda error: None if error else _call(listeners, identity))
+
+
+def _call(listeners: list[Listener], identity: HubIdentity) -> None:
+    for listener in listeners:
+        listener(identity)
+
+
+def _identity(row: sqlite3.Row) -> HubIdentity:
+    return HubIdentity(
+        IdentityName(row["device_id"], row["module_id"]),
+        row["primary_key"],
+        row["secondary_key"],
+        row["generation_id"],
+        row["version"],
+        bool(row["enabled"]),
+        bool(row["iot_edge"]),
+        row["managed_by"],
+        row["address"],
+    )
+
+
+def _check_id(value: str, what: str) -> None:
+    if not value or len(value) > MAX_ID_CHARACTERS or not _ID.fullmatch(value):
+        raise bad_request(
+            f"{value[:MAX_ID_CHARACTERS]!r} is not a {what}",
+            advice=f"use up to {MAX_ID_CHARACTERS} ASCII letters, digits and -:.+%_#*?!(),=@$'",
+        )
+
+
+def _check_etag(identity: HubIdentity, if_match: str) -> None:
+    if if_match not in ("*", identity.etag):
+        raise HubError(412, "PreconditionFailed", f"the etag of {identity.name} is not the one given")
+
+
+def _key(given: str | None) -> str:
+    if not given:
+        return base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
+    try:
+        decoded = base64.b64decode(given, validate=True)
+    except ValueError:
+        decoded = b""
+    if not 16 <= len(decoded) <= 64:
+        raise bad_request("a symmetric key must be base64 of 16 to 64 bytes")
+    return given

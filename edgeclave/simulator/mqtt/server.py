@@ -1,0 +1,98 @@
+"""The MQTT listener: authentication, sessions, and how many connections there may be."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Collection
+
+from edgeclave.simulator.edge_hub import EdgeHub
+from edgeclave.simulator.hub_errors import HubError
+from edgeclave.simulator.identities import HubIdentity, IdentityName
+from edgeclave.simulator.log import logger
+from edgeclave.simulator.mqtt.codec import Connect
+from edgeclave.simulator.mqtt.connection import Connection
+from edgeclave.simulator.mqtt.requests import Requests
+from edgeclave.simulator.mqtt.session import Session
+from edgeclave.simulator.sas import SharedAccessSignature
+
+MAX_CONNECTIONS = 200
+TLS_HANDSHAKE_SECONDS = 10
+_log = logger("mqtt")
+
+
+class MqttServer:
+    """MQTT 3.1.1 over TLS for one edge hub.
+
+    Args:
+        hub: where messages go.
+        hub_host: the IoT Hub host name that clients name in user name and token.
+    """
+
+    def __init__(self, hub: EdgeHub, *, hub_host: str) -> None:
+        self.store = hub.store
+        self.links = hub.links
+        self.requests = Requests(hub)
+        self._hub = hub
+        self._hosts: Collection[str] = (hub_host,)
+        self._sessions: dict[IdentityName, Session] = {}
+        self._connections: set[Connection] = set()
+        self._server: asyncio.Server | None = None
+        hub.inputs.on_arrival.append(self._input_arrived)
+        hub.identities.on_deleted.append(self._deleted)
+
+    async def start(self, host: str, port: int, context: ssl.SSLContext) -> None:
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: Connection(self), host, port, ssl=context, ssl_handshake_timeout=TLS_HANDSHAKE_SECONDS
+        )
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for connection in tuple(self._connections):
+            connection.disconnect("the simulator stops")
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    def admit(self, connection: Connection) -> bool:
+        if len(self._connections) >= MAX_CONNECTIONS:
+            _log.warning("too many connections", limit=MAX_CONNECTIONS)
+            return False
+        self._connections.add(connection)
+        return True
+
+    def released(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+
+    def session(self, name: IdentityName) -> Session:
+        session = self._sessions.get(name)
+        if session is None:
+            session = self._sessions[name] = Session(name, self.store, self._hub.inputs)
+        return session
+
+    def authenticate(self, packet: Connect) -> HubIdentity:
+        """Checks user name `{hub}/{client id}/?api-version=...` and the token in the password.
+
+        Raises:
+            HubError: 401, 403, 404.
+        """
+        name = IdentityName.parse(packet.client_id)
+        host, _, rest = packet.username.partition("/")
+        if host.lower() not in self._hosts or not rest.startswith(f"{packet.client_id}/?"):
+            raise HubError(401, "IotHubUnauthorizedAccess", "the user name does not fit the client id and this hub")
+        if "api-version=" not in rest:
+            raise HubError(400, "InvalidProtocolVersion", "the user name has no api-version")
+        identity = self._hub.identities.get(name)
+        if not identity.enabled:
+            raise HubError(403, "DeviceDisabled", f"{name} is disabled")
+        token = SharedAccessSignature.parse(packet.password)
+        token.check(identity.keys, hosts=self._hosts, path=identity.resource(""))
+        return identity
+
+    def _deleted(self, identity: HubIdentity) -> None:
+        self._sessions.pop(identity.name, None)
+
+    def _input_arrived(self, name: IdentityName) -> None:
+        session = self._sessions.get(name)
+        if session is not None:
+            session.deliver()

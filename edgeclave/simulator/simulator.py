@@ -1,0 +1,148 @@
+"""The simulator as one object: all parts on one event loop, started and stopped together.
+
+```
+async with Simulator.running(Path(".edgeclave/sim")) as sim:
+    environment = sim.environment("my_module")         # for IoTHubModuleClient.create_from_edge_environment()
+    owner = sim.connection_string("service")           # for azure-iot-hub, with REQUESTS_CA_BUNDLE=sim.ca_file
+    events = sim.connection_string("eventhub")         # for azure-eventhub, with connection_verify=sim.ca_file
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Self
+
+from edgeclave.errors import ConfigurationError
+from edgeclave.simulator.addresses import AMQPS_PORT
+from edgeclave.simulator.amqp.server import EventHubEndpoint
+from edgeclave.simulator.connect_proxy import ConnectProxy
+from edgeclave.simulator.connection_strings import Kind, connection_string
+from edgeclave.simulator.edge_hub import EdgeHub
+from edgeclave.simulator.message_log import StoredMessageLog
+from edgeclave.simulator.mqtt.server import MqttServer
+from edgeclave.simulator.rest.server import RestServer
+from edgeclave.simulator.runtime_file import Runtime, remove_runtime, write_runtime
+from edgeclave.simulator.settings import Settings, with_usable_ports
+from edgeclave.simulator.state import SimulatorState, module_environment
+from edgeclave.simulator.workload.api import WorkloadApi
+from edgeclave.simulator.workload.sockets import WorkloadSockets
+
+HOUSEKEEPING_SECONDS = 60
+
+
+class Simulator:
+    """IoT Hub and IoT Edge on one state directory. Make it on the loop that it is to run on."""
+
+    def __init__(self, state_directory: Path) -> None:
+        """Opens the state and nothing else; `start` listens.
+
+        Raises:
+            ConfigurationError: `simulator-running`, or what is wrong with the state.
+        """
+        self.state = SimulatorState(state_directory)
+        self.settings: Settings = with_usable_ports(self.state.store, self.state.settings)
+        self.message_log = StoredMessageLog(self.state.store)
+        self.hub = EdgeHub(
+            self.state.store, self.state.identities, self.state.twins, self.message_log, self.settings.device_id
+        )
+        self._mqtt = MqttServer(self.hub, hub_host=self.settings.hub_host)
+        self._rest = RestServer(self.hub, self.settings)
+        self._events = EventHubEndpoint(
+            self.message_log, hub_name=self.settings.hub_name, shared_access_key=self.settings.owner_key
+        )
+        self._proxy = ConnectProxy(self.state.identities, self.settings)
+        self._workload = WorkloadSockets(
+            WorkloadApi(self.state.identities, self.state.pki, self.settings), self.state.directory
+        )
+        self._housekeeping: asyncio.Task[None] | None = None
+
+    @classmethod
+    @asynccontextmanager
+    async def running(cls, state_directory: Path | str) -> AsyncIterator[Self]:
+        """A started simulator that is stopped at the end. State stays, so the same directory can be run again."""
+        simulator = cls(Path(state_directory))
+        try:
+            await simulator.start()
+            yield simulator
+        finally:
+            await simulator.stop()
+
+    @property
+    def ca_file(self) -> str:
+        """The root certificate that REST, MQTT and AMQP clients trust."""
+        return str(self.state.pki.ca_file)
+
+    @property
+    def device_id(self) -> str:
+        return self.settings.device_id
+
+    def connection_string(self, kind: Kind) -> str:
+        return connection_string(self.settings, kind)
+
+    def environment(self, module_id: str) -> dict[str, str]:
+        """What a process needs to be this module; makes identity, data folder and workload socket if missing.
+
+        Raises:
+            HubError: the identity cannot be made.
+        """
+        identity = self.state.module(module_id)
+        return module_environment(
+            self.state.directory,
+            self.settings,
+            module_id=module_id,
+            generation_id=identity.generation_id,
+            address=identity.address,
+        )
+
+    async def start(self) -> None:
+        """Listens everywhere; what other commands need is in the runtime file when this returns.
+
+        Raises:
+            ConfigurationError: `address-in-use`, `runtime-folder-unsafe`.
+        """
+        settings = self.settings
+        context = self.state.pki.server_context([settings.gateway, settings.address, settings.hub_host])
+        self.state.identities.on_created.append(self._workload.open)
+        self.state.identities.on_deleted.append(self._workload.close)
+        for identity in self.state.identities.modules(settings.device_id):
+            self._workload.open(identity)
+        try:
+            await self._mqtt.start(settings.address, settings.ports.mqtt, context)
+            await self._rest.start(settings.address, settings.ports.https, context)
+            await self._proxy.start(settings.address, settings.ports.proxy)
+        except OSError as error:
+            raise ConfigurationError(
+                "address-in-use",
+                f"a port of the simulator cannot be opened: {error.strerror}",
+                where=settings.address,
+                advice="start it again: it then takes free ports",
+            ) from error
+        await self._events.start(settings.address, AMQPS_PORT, context)
+        self._housekeeping = asyncio.create_task(self._keep_house())
+        write_runtime(self.state.directory, Runtime(os.getpid(), settings, self.ca_file))
+
+    async def stop(self) -> None:
+        """Stops everything and closes the state."""
+        remove_runtime(self.state.directory)
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._housekeeping
+        await self._events.stop()
+        await self._mqtt.stop()
+        await self._rest.stop()
+        await self._proxy.stop()
+        await self._workload.stop()
+        self.state.close()
+
+    async def _keep_house(self) -> None:
+        while True:
+            self.message_log.forget_old()
+            self.hub.inputs.forget_expired()
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)

@@ -1,0 +1,146 @@
+"""A simulator's state directory: database, certificates, module data and logs; one process at a time.
+
+state.sqlite    the hub and edgeHub: identities, twins, queues, message log
+pki/            root-ca.pem is what clients trust
+data/<module>/  each module's own EDGECLAVE_STATE
+logs/           one file per module, and the simulator's own
+config/         the generated deployment manifest
+runtime.json    while the simulator runs: where it is
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgeclave.errors import ConfigurationError
+from edgeclave.simulator.edge_hub import EDGE_AGENT, EDGE_HUB
+from edgeclave.simulator.identities import HubIdentity, Identities, IdentityName
+from edgeclave.simulator.pki import Pki
+from edgeclave.simulator.settings import Settings, load_settings
+from edgeclave.simulator.store import Store
+from edgeclave.simulator.twins import Twins
+from edgeclave.simulator.workload.sockets import socket_path
+
+WORKLOAD_API_VERSION = "2020-07-07"
+_FIRST_ROUTES = {"schemaVersion": "1.2", "routes": {"everything": "FROM /messages/* INTO $upstream"}}
+
+
+class SimulatorState:
+    """Opens (and at first makes) a state directory and holds its lock until `close`.
+
+    Raises:
+        ConfigurationError: `simulator-running`, `state-directory-unusable`, or what is wrong with its files.
+        StoreError: the database cannot be opened.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory.absolute()
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise ConfigurationError(
+                "state-directory-unusable",
+                f"the simulator's state directory cannot be used: {error.strerror}",
+                where=str(directory),
+                advice="name another one with --state",
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise ConfigurationError(
+                "simulator-running",
+                "a simulator is already running on this state directory",
+                where=str(directory),
+                advice="stop it, or name another directory with --state",
+            ) from error
+        try:
+            self.store = Store(self.directory / "state.sqlite")
+            self.settings: Settings = load_settings(self.store)
+            self.identities = Identities(self.store, self.settings.block)
+            self.twins = Twins(self.store)
+            self.pki = Pki(self.directory / "pki")
+            self._make_device()
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def close(self) -> None:
+        self.store.close()
+        os.close(self._lock)
+
+    def module(self, module_id: str) -> HubIdentity:
+        """The module's identity, made and stored if it is missing.
+
+        Raises:
+            HubError: it cannot be made.
+        """
+        name = IdentityName(self.settings.device_id, module_id)
+        identity = self.identities.find(name)
+        if identity is None:
+            identity = self.identities.create(name)
+            self.store.commit()
+        return identity
+
+    def _make_device(self) -> None:
+        device = IdentityName(self.settings.device_id)
+        if self.identities.find(device) is not None:
+            return
+        with self.store.write():
+            self.identities.create(device, iot_edge=True)
+            for module_id in (EDGE_AGENT, EDGE_HUB):
+                self.identities.create(IdentityName(device.device_id, module_id), managed_by="IotEdge")
+            self.twins.update(IdentityName(device.device_id, EDGE_HUB), desired=_FIRST_ROUTES)
+        self.store.commit()
+
+
+def is_running(directory: Path) -> bool:
+    """Whether some process holds the state directory."""
+    with _opened(directory / "lock") as descriptor:
+        if descriptor is None:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        return False
+
+
+def module_environment(
+    directory: Path, settings: Settings, *, module_id: str, generation_id: str, address: str
+) -> dict[str, str]:
+    """What edgeAgent gives a module, and what makes free ports and loopback addresses work without Docker."""
+    data = directory / "data" / module_id
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return {
+        "IOTEDGE_WORKLOADURI": f"unix://{socket_path(directory, module_id)}",
+        "IOTEDGE_IOTHUBHOSTNAME": settings.hub_host,
+        "IOTEDGE_GATEWAYHOSTNAME": settings.gateway,
+        "IOTEDGE_DEVICEID": settings.device_id,
+        "IOTEDGE_MODULEID": module_id,
+        "IOTEDGE_MODULEGENERATIONID": generation_id,
+        "IOTEDGE_APIVERSION": WORKLOAD_API_VERSION,
+        "IOTEDGE_AUTHSCHEME": "sasToken",
+        "mqtt_proxy": settings.proxy_url,
+        "https_proxy": settings.proxy_url,
+        "EDGECLAVE_STATE": str(data),
+        "EDGECLAVE_LISTEN": address,
+    }
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int | None]:
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

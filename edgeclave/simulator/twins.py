@@ -1,0 +1,182 @@
+"""Device and module twins on disk: versions, etags, patches; tells listeners about desired changes after the commit."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from edgeclave.simulator.hub_errors import HubError
+from edgeclave.simulator.identities import IdentityName
+from edgeclave.simulator.store import Store
+from edgeclave.simulator.twin_document import (
+    MAX_PROPERTIES_BYTES,
+    MAX_TAGS_BYTES,
+    Section,
+    check,
+    check_size,
+    difference,
+    dump,
+    merge,
+    without_metadata,
+)
+
+
+@dataclass(frozen=True)
+class Twin:
+    """One twin as stored. `etag_number` counts changes of tags and desired properties, `version` all changes."""
+
+    name: IdentityName
+    desired: Section
+    reported: Section
+    tags: Section
+    desired_version: int
+    reported_version: int
+    etag_number: int
+    version: int
+    desired_updated: str
+    reported_updated: str
+
+    @property
+    def etag(self) -> str:
+        return base64.b64encode(struct.pack(">Q", self.etag_number)).decode()
+
+    def for_module(self) -> dict[str, Any]:
+        """What the client gets over MQTT."""
+        return {
+            "desired": {**self.desired, "$version": self.desired_version},
+            "reported": {**self.reported, "$version": self.reported_version},
+        }
+
+    def for_service(self) -> dict[str, Any]:
+        """The `properties` of the service REST document."""
+        return {
+            "desired": {
+                **self.desired,
+                "$metadata": {"$lastUpdated": self.desired_updated, "$lastUpdatedVersion": self.desired_version},
+                "$version": self.desired_version,
+            },
+            "reported": {
+                **self.reported,
+                "$metadata": {"$lastUpdated": self.reported_updated},
+                "$version": self.reported_version,
+            },
+        }
+
+
+@dataclass(frozen=True)
+class DesiredChange:
+    """A patch of desired properties (null removes) and the version that has it."""
+
+    name: IdentityName
+    patch: Section
+    version: int
+
+
+class Twins:
+    """All twins. Writes join the store's current group.
+
+    `validators` may refuse new desired properties (edgeHub does so for bad routes) before anything is stored.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.validators: list[Callable[[IdentityName, Section], None]] = []
+        self.on_desired: list[Callable[[DesiredChange], None]] = []
+
+    def get(self, name: IdentityName) -> Twin:
+        """Raises HubError 404."""
+        row = self._store.connection.execute(
+            "SELECT * FROM twins WHERE device_id = ? AND module_id = ?", name
+        ).fetchone()
+        if row is None:
+            raise HubError(404, "ModuleNotFound" if name.module_id else "DeviceNotFound", f"there is no {name}")
+        return Twin(
+            name,
+            json.loads(row["desired"]),
+            json.loads(row["reported"]),
+            json.loads(row["tags"]),
+            row["desired_version"],
+            row["reported_version"],
+            row["etag"],
+            row["version"],
+            row["desired_updated"],
+            row["reported_updated"],
+        )
+
+    def patch_reported(self, name: IdentityName, patch: object) -> int:
+        """Merges and returns the new version. Raises HubError 400 for what Azure would refuse."""
+        where = "properties.reported"
+        clean = without_metadata(patch, where)
+        check(clean, where)
+        twin = self.get(name)
+        reported = merge(twin.reported, clean)
+        check_size(reported, MAX_PROPERTIES_BYTES, where)
+        with self._store.write() as connection:
+            connection.execute(
+                "UPDATE twins SET reported = ?, reported_version = reported_version + 1, version = version + 1,"
+                " reported_updated = ? WHERE device_id = ? AND module_id = ?",
+                (dump(reported), _now(), *name),
+            )
+        return twin.reported_version + 1
+
+    def update(
+        self,
+        name: IdentityName,
+        *,
+        desired: object = None,
+        tags: object = None,
+        replace: bool = False,
+        if_match: str = "*",
+    ) -> Twin:
+        """Patches or replaces what the service side owns; None leaves a section alone.
+
+        Raises:
+            HubError: 404, 412 for a stale etag, 400 for what Azure would refuse.
+        """
+        twin = self.get(name)
+        if if_match not in ("*", twin.etag):
+            raise HubError(412, "PreconditionFailed", f"the twin of {name} has changed: its etag is not the one given")
+        new_desired = (
+            twin.desired if desired is None else _changed(twin.desired, desired, "properties.desired", replace)
+        )
+        new_tags = twin.tags if tags is None else _changed(twin.tags, tags, "tags", replace)
+        check_size(new_desired, MAX_PROPERTIES_BYTES, "properties.desired")
+        check_size(new_tags, MAX_TAGS_BYTES, "tags")
+        for validate in self.validators:
+            validate(name, new_desired)
+        self._store_update(twin, new_desired, new_tags)
+        return self.get(name)
+
+    def _store_update(self, twin: Twin, desired: Section, tags: Section) -> None:
+        patch = difference(twin.desired, desired)
+        if not patch and tags == twin.tags:
+            return
+        version = twin.desired_version + (1 if patch else 0)
+        with self._store.write() as connection:
+            connection.execute(
+                "UPDATE twins SET desired = ?, tags = ?, desired_version = ?, etag = etag + 1, version = version + 1,"
+                " desired_updated = ? WHERE device_id = ? AND module_id = ?",
+                (dump(desired), dump(tags), version, _now() if patch else twin.desired_updated, *twin.name),
+            )
+        if patch:
+            change = DesiredChange(twin.name, patch, version)
+            self._store.after_commit(lambda error: None if error else self._announce(change))
+
+    def _announce(self, change: DesiredChange) -> None:
+        for listener in self.on_desired:
+            listener(change)
+
+
+def _changed(old: Section, given: object, where: str, replace: bool) -> Section:
+    clean = without_metadata(given, where)
+    check(clean, where)
+    return merge({} if replace else old, clean)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
