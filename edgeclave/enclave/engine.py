@@ -1,0 +1,63 @@
+"""The wasmtime engine: one configuration for compiling and running, small enough for a limit on address space.
+
+The default configuration maps 4 GiB per memory and handles traps by signals; neither works inside SGX, under a limit on
+address space, or under a strict seccomp filter. This one was measured to run everywhere (one TA, one way).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import mmap
+import os
+from pathlib import Path
+
+import wasmtime
+from wasmtime import Config, Engine
+
+from edgeclave.cose import dcbor, sha256
+
+MEMORY_GROWTH_BYTES = 16 << 20
+"""Address space kept for a memory to grow into: without it each growth of 64 KiB would copy the whole memory."""
+
+CONFIGURATION: dict[str, bool | int] = {
+    "epoch_interruption": True,  # deadlines
+    "memory_reservation": 0,
+    "memory_guard_size": 0,
+    "memory_reservation_for_growth": MEMORY_GROWTH_BYTES,
+    "memory_may_move": True,
+    "memory_init_cow": False,  # would need a memfd at each instantiation
+    "signals_based_traps": False,
+    "wasm_threads": False,
+}
+
+
+def make_engine(*, parallel_compilation: bool = False) -> Engine:
+    """Compiling in parallel makes the same code; running needs no threads and under a filter could not have any."""
+    config = Config()
+    for name, value in CONFIGURATION.items():
+        setattr(config, name, value)
+    config.parallel_compilation = parallel_compilation
+    return Engine(config)
+
+
+@functools.lru_cache(maxsize=1)
+def fingerprint() -> bytes:
+    """SHA-256 over all that decides what compiled code means: configuration, library, target, CPU."""
+    return sha256(dcbor([CONFIGURATION, _library_digest(), os.uname().machine, _cpu_features()]))
+
+
+def _library_digest() -> bytes:
+    (library,) = Path(wasmtime.__file__).parent.glob("*/*wasmtime*.so")
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return hashlib.sha256(content).digest()
+
+
+def _cpu_features() -> list[str]:
+    """The features of the first processor, as Linux names them (`flags` on x86-64, `Features` on AArch64)."""
+    with Path("/proc/cpuinfo").open() as file:
+        for line in file:
+            name, _, value = line.partition(":")
+            if name.strip() in ("flags", "Features"):
+                return sorted(value.split())
+    return []

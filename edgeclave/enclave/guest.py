@@ -1,0 +1,133 @@
+"""The trusted application as it runs: one component in one wasmtime store, and the ends it can come to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wasmtime import Engine, Store, WasiConfig, WasmtimeError
+from wasmtime.component import Component, Func, Linker, Record
+
+from edgeclave.enclave.deadline import DeadlineTicker
+from edgeclave.enclave.imports import is_wasi
+from edgeclave.errors import PackageError
+
+MAX_FAILURE_CHARACTERS = 4096
+_MEMORIES = 4  # a component of one toolchain has one; each may be as large as the manifest's limit
+_TABLES = 32
+_TABLE_ELEMENTS = 1 << 17
+_INSTANCES = 256
+_INTERRUPTED = 1  # epochs: the ticker advances one when a deadline passes
+
+
+@dataclass(frozen=True)
+class GuestFailure:
+    """The trusted application's own failure."""
+
+    status: int
+    message: str
+
+
+class GuestEndedError(Exception):
+    """The trusted application trapped or was ended; its memory is gone. `timed_out`: by the deadline."""
+
+    def __init__(self, message: str, *, timed_out: bool) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out
+
+
+class Guest:
+    """Runs one component. After an end the next call gets a fresh one; compiled code and linker are kept."""
+
+    def __init__(
+        self, engine: Engine, component: Component, linker: Linker, ticker: DeadlineTicker, memory_bytes: int
+    ) -> None:
+        self._engine = engine
+        self._component = component
+        self._linker = linker
+        self._ticker = ticker
+        self._memory_bytes = memory_bytes
+        self._needs_wasi = any(is_wasi(name) for name in component.type.imports(engine))
+        self._store: Store | None = None
+        self._invoke: Func | None = None
+
+    def prepare(self, seconds: float) -> None:
+        """Instantiates if there is no living instance.
+
+        Raises:
+            GuestEndedError: it did not come up.
+            PackageError: `no-invoke`.
+        """
+        if self._invoke is not None:
+            return
+        store = Store(self._engine)
+        if self._needs_wasi:
+            store.set_wasi(WasiConfig())  # without it wasmtime ends the whole process when the guest uses WASI
+        store.set_limits(
+            memory_size=self._memory_bytes,
+            table_elements=_TABLE_ELEMENTS,
+            instances=_INSTANCES,
+            tables=_TABLES,
+            memories=_MEMORIES,
+        )
+        self._store = store
+        store.set_epoch_deadline(_INTERRUPTED)
+        self._ticker.arm(seconds)
+        try:
+            instance = self._linker.instantiate(store, self._component)
+        except Exception as error:
+            raise self._ended(error) from error
+        finally:
+            self._ticker.disarm()
+        self._invoke = instance.get_func(store, "invoke")
+        if self._invoke is None:
+            raise PackageError(
+                "no-invoke",
+                "the component exports no function `invoke`",
+                where="Wasm",
+                advice="build it against the world edgeclave:ta/trusted-app",
+            )
+
+    def invoke(self, method: str, payload: str, seconds: float) -> str | GuestFailure:
+        """Calls the trusted application.
+
+        Raises:
+            GuestEndedError: trap, deadline or limit.
+        """
+        self.prepare(seconds)
+        store, invoke = self._store, self._invoke
+        assert store is not None
+        assert invoke is not None
+        store.set_epoch_deadline(_INTERRUPTED)
+        self._ticker.arm(seconds)
+        try:
+            answer = invoke(store, method, payload)
+        except Exception as error:
+            raise self._ended(error) from error
+        finally:
+            self._ticker.disarm()
+        if isinstance(answer, str):
+            return answer
+        return _failure(answer)
+
+    def _ended(self, error: Exception) -> GuestEndedError:
+        timed_out = self._ticker.disarm()
+        store, self._store, self._invoke = self._store, None, None
+        if store is not None:
+            store.close()
+        return GuestEndedError(_last_line(error), timed_out=timed_out)
+
+
+def _failure(answer: object) -> GuestFailure:
+    if isinstance(answer, Record):
+        status, message = getattr(answer, "status", None), getattr(answer, "message", None)
+        if isinstance(status, int) and isinstance(message, str):
+            return GuestFailure(status, message[:MAX_FAILURE_CHARACTERS])
+    return GuestFailure(502, "the trusted application answered with another type than the WIT says")
+
+
+def _last_line(error: Exception) -> str:
+    """wasmtime's text is a backtrace and then the cause; a host function's message is the cause."""
+    if not isinstance(error, WasmtimeError):
+        return f"another type than the WIT says was passed to or from the TEE ({type(error).__name__})"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:MAX_FAILURE_CHARACTERS] if lines else "trap"

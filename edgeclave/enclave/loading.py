@@ -1,0 +1,100 @@
+"""From a package file to a component that may run: verified, measured, checked against what it is granted, compiled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from wasmtime import Engine
+from wasmtime.component import Component
+
+from edgeclave.cose import sha256
+from edgeclave.enclave.compilation import DEFAULT_LIMITS, CompiledCodeCache
+from edgeclave.enclave.hardware import Hardware
+from edgeclave.enclave.imports import check_imports
+from edgeclave.enclave.key_derivation import unique_key
+from edgeclave.enclave.state import STORAGE_LEVEL
+from edgeclave.errors import PackageError
+from edgeclave.ta.identity import Identity
+from edgeclave.ta.manifest import Manifest
+from edgeclave.ta.package import DEFAULT_LIMITS as PACKAGE_LIMITS
+from edgeclave.ta.package import read_package
+from edgeclave.ta.signature import verify_package
+
+_COMPONENT = b"\0asm\x0d\0\x01\0"
+_CORE_MODULE = b"\0asm\x01\0\0\0"
+
+
+@dataclass(frozen=True)
+class Files:
+    """Descriptors that the host passed: the package, the cached compiled code, and where to write it anew."""
+
+    package: int
+    cached: int | None
+    keep: int | None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """`identity.debug` is the effective debug state. `compiled`: the cache could not be used."""
+
+    identity: Identity
+    manifest: Manifest
+    component: Component
+    imports: Sequence[str]
+    compiled: bool
+
+
+def load(files: Files, hardware: Hardware, engine: Engine) -> Loaded:
+    """Verifies and loads a package, and closes the descriptors.
+
+    Raises:
+        PackageError: from reading and verifying the package; `not-a-component`, `wasm-refused`, `compile-limit`,
+            `import-refused`, `storage-protection-unavailable`.
+    """
+    try:
+        verified = verify_package(read_package(_read(files.package)))
+        identity = replace(verified.identity, debug=verified.identity.debug or hardware.debug)
+        _check_storage_protection(verified.manifest)
+        wasm = _component_bytes(verified.wasm)
+        cache = CompiledCodeCache(unique_key(hardware, identity, "compiled-code"), sha256(wasm), debug=identity.debug)
+        component = None if files.cached is None else cache.load(engine, files.cached)
+        compiled = component is None
+        if component is None:
+            component = cache.compile(engine, wasm, files.keep, DEFAULT_LIMITS)
+    finally:
+        for descriptor in (files.package, files.cached, files.keep):
+            if descriptor is not None:
+                os.close(descriptor)
+    imports = tuple(component.type.imports(engine))
+    check_imports(imports)
+    return Loaded(identity, verified.manifest, component, imports, compiled)
+
+
+def _component_bytes(wasm: bytes) -> bytes:
+    """The component to run. The one place where a core module will be wrapped into a component."""
+    if wasm.startswith(_COMPONENT):
+        return wasm
+    what = "a core module, not a component" if wasm.startswith(_CORE_MODULE) else "not WebAssembly"
+    raise PackageError("not-a-component", f"the code in the package is {what}", where="Wasm", advice="build it again")
+
+
+def _check_storage_protection(manifest: Manifest) -> None:
+    if manifest.storage_protection != STORAGE_LEVEL:
+        raise PackageError(
+            "storage-protection-unavailable",
+            f"the manifest requires {manifest.storage_protection} storage, this platform offers {STORAGE_LEVEL}",
+            where="manifest: storage_protection",
+            advice="run it on a platform with a trusted counter, or require less",
+        )
+
+
+def _read(descriptor: int) -> bytes:
+    size = os.fstat(descriptor).st_size
+    if size > PACKAGE_LIMITS.package:
+        raise PackageError(
+            "package-too-large", f"{size} bytes are over the limit of {PACKAGE_LIMITS.package}", where="package"
+        )
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
+        return file.read(PACKAGE_LIMITS.package + 1)

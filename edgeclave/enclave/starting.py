@@ -1,0 +1,141 @@
+"""From a start request to an instance that may be called.
+
+Order matters: the package is verified before anything derived from it is used; the state is opened and what the host
+shows is checked before keys are made; the process is locked down before one instruction of the trusted application
+runs; evidence comes before the open record that names it, and both before the first result.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from edgeclave.cose import sha256
+from edgeclave.enclave import lockdown
+from edgeclave.enclave.attester import Attester, InstanceKeys
+from edgeclave.enclave.deadline import DeadlineTicker
+from edgeclave.enclave.engine import make_engine
+from edgeclave.enclave.epoch import epoch_record, read_predecessor
+from edgeclave.enclave.guest import Guest, GuestEndedError
+from edgeclave.enclave.hardware import Hardware
+from edgeclave.enclave.instance import Instance
+from edgeclave.enclave.linking import make_linker
+from edgeclave.enclave.loading import Files, Loaded, load
+from edgeclave.enclave.log import TrustedApplicationLog
+from edgeclave.enclave.messages import IdentityView, LimitsView, ManifestView, Started, StartRequest
+from edgeclave.enclave.sealing import SealingKeys
+from edgeclave.enclave.services import Services
+from edgeclave.enclave.state import Snapshot, StateVault
+from edgeclave.enclave.streams import Streams
+from edgeclave.errors import PackageError
+from edgeclave.evidence.collection import evidence_digest
+from edgeclave.evidence.eat import Epoch
+from edgeclave.results.records import OpenRecord, sign_open
+
+START_SECONDS = 10.0
+"""How long the code may take that a component runs when it is instantiated."""
+
+
+def start(request: StartRequest, files: Files, hardware: Hardware) -> tuple[Instance, Started]:
+    """Raises PackageError, EnclaveError and ResultError: each names what the host offered and why it was refused."""
+    engine = make_engine()
+    loaded = load(files, hardware, engine)
+    identity, manifest = loaded.identity, loaded.manifest
+    accept_from = manifest.accept_state_from_svn
+    vault = StateVault(SealingKeys(hardware, identity, "state", accept_from), request.slot)
+    sealing_keys = SealingKeys(hardware, identity, "seal", accept_from)
+    hardware.close_derivation()
+
+    snapshot = Snapshot() if request.state is None else vault.open(request.state)[0]
+    predecessor = read_predecessor(snapshot.epoch, request.shown, request.shown_open)
+    streams = Streams(manifest.outputs, snapshot.recipients)
+    for output, message in request.recipients.items():
+        streams.set_recipients(output, message)
+
+    keys = InstanceKeys.generate()
+    epoch = Epoch(
+        number=1 if predecessor is None else predecessor.number + 1,
+        source="none",
+        predecessor=None if predecessor is None else predecessor.instance_id,
+    )
+    attester = Attester(hardware, identity, keys, epoch, streams)
+    attester.beacon = snapshot.beacon
+    services = Services(
+        manifest.services, sealing_keys, attester.evidence, TrustedApplicationLog(), is_emulated=hardware.emulated
+    )
+    memory_bytes = manifest.limits.memory_mib << 20
+    ticker = DeadlineTicker(engine.increment_epoch)
+    ticker.start()
+    lockdown.before_running(memory_bytes)
+    guest = Guest(engine, loaded.component, make_linker(engine, loaded.imports, services), ticker, memory_bytes)
+    _prepare(guest)
+
+    evidence = attester.evidence(None, request.host_time)
+    open_record = sign_open(
+        OpenRecord(
+            epoch=epoch.number,
+            slot=request.slot,
+            evidence_digest=evidence_digest(evidence),
+            identity=identity,
+            predecessor=epoch.predecessor,
+            heads={} if predecessor is None else predecessor.heads,
+        ),
+        keys.signing,
+    )
+    streams.open(sha256(open_record))
+    state, snapshot = vault.seal(
+        msgspec.structs.replace(
+            snapshot,
+            epoch=epoch_record(epoch.number, keys.signing.public_key(), open_record),
+            recipients=streams.seen_recipients,
+        )
+    )
+    instance = Instance(
+        identity=identity,
+        manifest=manifest,
+        slot=request.slot,
+        epoch=epoch,
+        keys=keys,
+        evidence_digest=evidence_digest(evidence),
+        attester=attester,
+        streams=streams,
+        vault=vault,
+        snapshot=snapshot,
+        services=services,
+        guest=guest,
+    )
+    started = Started(
+        identity=IdentityView(**identity.to_map()),
+        manifest=_view(loaded),
+        instance_id=keys.instance_id,
+        epoch=epoch.number,
+        evidence=evidence,
+        open_record=open_record,
+        state=state,
+        compiled=loaded.compiled,
+    )
+    return instance, started
+
+
+def _prepare(guest: Guest) -> None:
+    try:
+        guest.prepare(START_SECONDS)
+    except GuestEndedError as end:
+        what = "did not come up in time" if end.timed_out else f"did not come up: {end}"
+        raise PackageError(
+            "does-not-start",
+            f"the trusted application {what}",
+            where="Wasm",
+            advice="check its limits (memory_mib) and what it does at import time; build it against this release",
+        ) from end
+
+
+def _view(loaded: Loaded) -> ManifestView:
+    manifest = loaded.manifest
+    limits = manifest.limits
+    return ManifestView(
+        name=manifest.name,
+        version=manifest.version,
+        methods={name: method.channel for name, method in manifest.methods.items()},
+        outputs=tuple(manifest.outputs),
+        limits=LimitsView(limits.memory_mib, limits.deadline_ms, limits.message_kib),
+    )

@@ -1,0 +1,176 @@
+"""The emulator: a TEE in software, on every machine.
+
+Its folder holds what a TEE has in silicon: `root.key` (all derived keys come from it), `attestation.key.pem` (signs
+quotes) and `attestation.pub.pem` (the anchor a reader pins). Both secrets are made on first use, readable by their
+owner only, and reach the enclave by an inherited memory file, never by argument, environment or pipe. Whoever can read
+the folder can imitate this device, which is what `emulated` in its evidence means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+
+import msgspec
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from edgeclave.cose import generate_key, spki, thumbprint
+from edgeclave.enclave.emulated_hardware import ROOT_BYTES, EmulatorSecrets
+from edgeclave.enclave.messages import StartRequest
+from edgeclave.errors import EnclaveError, PackageError
+from edgeclave.platforms.base import Probe
+from edgeclave.platforms.compiled_cache import CacheSlot, CompiledCodeCache
+from edgeclave.platforms.enclave_process import Descriptors, EnclaveProcess
+
+ROOT_KEY, ATTESTATION_KEY, ANCHOR = "root.key", "attestation.key.pem", "attestation.pub.pem"
+
+
+class Emulator:
+    """Implements `Platform`.
+
+    Args:
+        directory: the emulator's folder; made on first use.
+        cache: a folder for compiled code, which may be lost at any time.
+    """
+
+    name = "emulator"
+
+    def __init__(self, directory: Path, cache: Path) -> None:
+        self.directory = directory
+        self._cache = CompiledCodeCache(cache)
+
+    def probe(self) -> Probe:
+        return Probe(available=True, detail="software emulation: proves nothing against the owner of the device")
+
+    @property
+    def anchor_file(self) -> Path:
+        """The public attestation key as PEM; there after any other question here was asked."""
+        return self.directory / ANCHOR
+
+    def anchor(self) -> bytes:
+        """The public attestation key as SPKI, DER: what a reader pins."""
+        return spki(self._attestation_key().public_key())
+
+    def platform_instance(self) -> bytes:
+        """What tells this emulator from others in evidence, 32 bytes."""
+        return thumbprint(self._attestation_key().public_key())
+
+    async def start(self, package: Path, request: StartRequest) -> EnclaveProcess:
+        slot = await asyncio.to_thread(self._open_cache, package)
+        try:
+            enclave = await self._spawn(package, slot, request.slot)
+            started = await enclave.start(request)
+            if started.compiled:
+                slot.keep()
+        finally:
+            slot.close()
+            slot.discard()
+        return enclave
+
+    async def _spawn(self, package: Path, slot: CacheSlot, name: str) -> EnclaveProcess:
+        opened: list[int] = []
+        try:
+            opened.append(os.open(package, os.O_RDONLY | os.O_CLOEXEC))
+            opened.append(self._secrets())
+            spawning = asyncio.ensure_future(
+                EnclaveProcess.spawn(Descriptors(opened[0], opened[1], slot.cached, slot.fresh), name)
+            )
+            try:
+                return await asyncio.shield(spawning)
+            except asyncio.CancelledError:
+                await (await spawning).kill()
+                raise
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+
+    def _open_cache(self, package: Path) -> CacheSlot:
+        try:
+            return self._cache.open(package)
+        except FileNotFoundError as error:
+            raise PackageError(
+                "package-unreadable", "there is no such package", where=str(package), advice="check the path"
+            ) from error
+
+    def _secrets(self) -> int:
+        """A memory file with both secrets, at its start."""
+        key = self._attestation_key().private_bytes(
+            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        secrets = EmulatorSecrets(root=self._root_key(), attestation_key=key)
+        descriptor = os.memfd_create("hardware", os.MFD_CLOEXEC)
+        os.write(descriptor, msgspec.msgpack.encode(secrets))
+        return descriptor
+
+    def _root_key(self) -> bytes:
+        self._make()
+        path = self.directory / ROOT_KEY
+        root = path.read_bytes()
+        if len(root) != ROOT_BYTES:
+            raise _unusable(path, f"it must have {ROOT_BYTES} bytes")
+        return root
+
+    def _attestation_key(self) -> ec.EllipticCurvePrivateKey:
+        self._make()
+        return _load(self.directory / ATTESTATION_KEY)
+
+    def _make(self) -> None:
+        """Makes folder and keys if neither key is there; one without the other is refused, never completed."""
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        root, key = self.directory / ROOT_KEY, self.directory / ATTESTATION_KEY
+        if root.exists() and key.exists() and self.anchor_file.exists():
+            return
+        folder = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)  # another process may be making them
+            if not root.exists() and not key.exists():
+                _write(key, _private_pem(generate_key()), 0o600)
+                _write(root, os.urandom(ROOT_BYTES), 0o600)
+            if not (root.exists() and key.exists()):
+                raise _unusable(self.directory, "one of root.key and attestation.key.pem is missing")
+            if not self.anchor_file.exists():
+                _write(self.anchor_file, _public_pem(_load(key)), 0o644)
+        finally:
+            os.close(folder)
+
+
+def _load(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except (ValueError, TypeError) as error:
+        raise _unusable(path, "it is not a private key in PEM") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise _unusable(path, "it is not a P-256 key")
+    return key
+
+
+def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _public_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        file.write(content)
+        file.flush()
+        os.fchmod(file.fileno(), mode)
+        os.fsync(file.fileno())
+    Path(file.name).replace(path)
+
+
+def _unusable(path: Path, why: str) -> EnclaveError:
+    return EnclaveError(
+        "emulator-keys-unusable",
+        f"the emulator's keys cannot be used: {why}",
+        where=str(path),
+        advice="restore the folder from a backup; removing it makes another device of this one",
+    )
