@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import urllib.parse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -70,9 +71,9 @@ class WorkloadClient:
         self.hub_name = hub_name
 
     @classmethod
-    def from_environment(cls) -> WorkloadClient:
-        """Raises ConfigurationError `not-on-iot-edge`, `unsupported-workload-uri`."""
-        uri = _variable("IOTEDGE_WORKLOADURI")
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> WorkloadClient:
+        """From the variables that edgeAgent sets. Raises ConfigurationError `not-on-iot-edge`, `unsupported-workload-uri`."""
+        uri = _variable(environment, "IOTEDGE_WORKLOADURI")
         parts = urllib.parse.urlsplit(uri)
         if parts.scheme != "unix" or not parts.path:
             raise ConfigurationError(
@@ -80,10 +81,10 @@ class WorkloadClient:
             )
         return cls(
             socket=Path(parts.path),
-            module_id=_variable("IOTEDGE_MODULEID"),
-            generation_id=_variable("IOTEDGE_MODULEGENERATIONID"),
-            device_id=_variable("IOTEDGE_DEVICEID"),
-            hub_name=_variable("IOTEDGE_IOTHUBHOSTNAME"),
+            module_id=_variable(environment, "IOTEDGE_MODULEID"),
+            generation_id=_variable(environment, "IOTEDGE_MODULEGENERATIONID"),
+            device_id=_variable(environment, "IOTEDGE_DEVICEID"),
+            hub_name=_variable(environment, "IOTEDGE_IOTHUBHOSTNAME"),
         )
 
     async def server_certificate(self, common_name: str) -> Certificate:
@@ -152,8 +153,8 @@ class WorkloadClient:
             return response.status, content
 
 
-def _variable(name: str) -> str:
-    value = os.environ.get(name)
+def _variable(environment: Mapping[str, str], name: str) -> str:
+    value = environment.get(name)
     if not value:
         raise ConfigurationError(
             "not-on-iot-edge",
