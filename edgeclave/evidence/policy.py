@@ -47,6 +47,7 @@ from edgeclave.wire import Count, Label, Unsigned16
 Freshness = Literal["nonce", "beacon", "unknown"]
 Seconds = Annotated[int, Meta(ge=1)]
 HexDigest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+RuntimeValue = Annotated[str, Meta(pattern=r"\A([0-9a-f]{64}|this-release)\Z")]
 THIS_RELEASE = "this-release"
 DEFAULT_MAXIMUM_AGE_SECONDS = 86_400
 MAX_POLICY_BYTES = 256 << 10
@@ -115,7 +116,7 @@ class _RecipientsEntry(msgspec.Struct, forbid_unknown_fields=True):
 class _PolicyFile(msgspec.Struct, forbid_unknown_fields=True):
     classes: list[PlatformClass]
     anchors: list[_AnchorEntry]
-    runtime: dict[str, list[HexDigest | Literal["this-release"]]]
+    runtime: dict[str, list[RuntimeValue]]
     trusted_apps: list[_TrustedAppEntry]
     debug: bool = False
     freshness: Freshness = "beacon"
