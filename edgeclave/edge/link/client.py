@@ -192,6 +192,9 @@ class LinkClient:
                 reason = f"{self._server_name} closed the connection (code {connection.close_code})"
         except LinkError as error:
             reason = str(error)
+        except asyncio.CancelledError:
+            reason = "this end is stopping"
+            raise
         finally:
             self._connection = None
             self._up.clear()

@@ -8,22 +8,20 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from edgeclave.edge.link import CallReply, LinkError, Reason, TrustedAppSummary
+from edgeclave.edge.link import CallReply, Reason, TrustedAppSummary
 from edgeclave.errors import EdgeclaveError
 
 _STATUS = {
-    # ta_runner's problems and the link's own
     "unknown-trusted-app": 404,
     "unknown-method": 404,
     "message-too-large": 413,
     "payload-too-large": 413,
+    "too-many-requests": 429,
+    "audit-unavailable": 503,
     "link-timeout": 504,
     "deadline-exceeded": 504,
-    "too-many-requests": 429,
-    # the broker's own
-    "audit-unavailable": 503,
 }
-"""Statuses of error codes. Any other code is 503 when repeating may help."""
+"""Statuses of error codes that do not bring their own. Any other is 503 when repeating may help and 400 when not."""
 
 
 class RefusalError(EdgeclaveError):
@@ -136,9 +134,7 @@ def status_of(error: EdgeclaveError) -> int:
     status: int | None = getattr(error, "status", None) or _STATUS.get(error.code)
     if status is not None:
         return status
-    if getattr(error, "retry_after", None) is not None:
-        return 503
-    return 500 if isinstance(error, LinkError) else 400
+    return 400 if getattr(error, "retry_after", None) is None else 503
 
 
 def error_answer(error: EdgeclaveError) -> ErrorAnswer:

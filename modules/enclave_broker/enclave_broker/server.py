@@ -31,7 +31,6 @@ from enclave_broker.responses import (
 
 PORT = 8443
 MAX_BODY_BYTES = 1024 * 1024
-MAX_NONCE_CHARACTERS = 88
 CALL_ID_HEADER = "Edgeclave-Call-Id"
 DEADLINE_HEADER = "Edgeclave-Deadline-Ms"
 KEEP_ALIVE_SECONDS = 75.0
@@ -39,6 +38,7 @@ STOP_SECONDS = 2.0
 """How long `stop` lets requests in progress finish."""
 
 _NAME = re.compile(NAME_PATTERN)
+_NONCE = re.compile(r"[A-Za-z0-9_-]{11,86}={0,2}\Z")
 _log = structlog.get_logger(__name__)
 
 
@@ -145,11 +145,11 @@ def read_nonce(text: str | None) -> bytes | None:
     if text is None:
         return None
     try:
-        if len(text) <= MAX_NONCE_CHARACTERS:
-            nonce = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        if _NONCE.match(text):
+            nonce = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
             if 8 <= len(nonce) <= 64:
                 return nonce
-    except (binascii.Error, ValueError):
+    except binascii.Error:
         pass
     raise RefusalError(
         400, "malformed-nonce", "the nonce is not 8 to 64 bytes in base64url", advice="send fresh random bytes"

@@ -1,154 +1,55 @@
-"""A certificate authority of any certificate one can think of, and a CONNECT proxy that stands in for DNS."""
+"""Certificates, a network of module names, and a broker made of its real parts."""
 
 from __future__ import annotations
 
 import asyncio
-import datetime
+import json
 import ssl
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from enclave_broker.audit import AuditLog
+from enclave_broker.callers import Callers
+from enclave_broker.gate import Gate
+from enclave_broker.metrics import Metrics
+from enclave_broker.operations import Operations
+from enclave_broker.quotas import Limiter, Quotas
+from enclave_broker.runner_link import runner_link
+from enclave_broker.server import BrokerServer
+from enclave_broker.settings import read_settings
+from prometheus_client import CollectorRegistry
 
-CLIENT, SERVER = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
-HUB, DEVICE = "hub.example", "edge01"
-
-
-def identity(module: str, *, hub: str = HUB, device: str = DEVICE) -> str:
-    return f"azureiot://{hub}/devices/{device}/modules/{module}"
-
-
-@dataclass
-class Leaf:
-    certificate: x509.Certificate
-    pem: bytes
-    """Key and chain."""
-
-    @property
-    def der(self) -> bytes:
-        return self.certificate.public_bytes(serialization.Encoding.DER)
-
-
-@dataclass
-class Authority:
-    """Issues leaves directly from its root."""
-
-    folder: Path
-    key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
-
-    def __post_init__(self) -> None:
-        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test root")])
-        self.root = (
-            self._builder("test root", self.key, days=30)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(self.key, hashes.SHA256())
-        )
-
-    def issue(
-        self,
-        common_name: str = "somebody",
-        *,
-        names: Sequence[x509.GeneralName] = (),
-        usage: Sequence[x509.ObjectIdentifier] | None = (CLIENT,),
-        days: float = 1,
-    ) -> Leaf:
-        key = ec.generate_private_key(ec.SECP256R1())
-        builder = self._builder(common_name, key, days=days).add_extension(
-            x509.BasicConstraints(ca=False, path_length=None), critical=True
-        )
-        if names:
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        if usage is not None:
-            builder = builder.add_extension(x509.ExtendedKeyUsage(usage), critical=False)
-        certificate = builder.sign(self.key, hashes.SHA256())
-        key_pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        return Leaf(certificate, key_pem + certificate.public_bytes(serialization.Encoding.PEM))
-
-    def module(self, module: str, *, hub: str = HUB, device: str = DEVICE, days: float = 1) -> Leaf:
-        uri = x509.UniformResourceIdentifier(identity(module, hub=hub, device=device))
-        return self.issue(module, names=[uri], days=days)
-
-    def server(self, *names: str) -> Leaf:
-        return self.issue(names[0], names=[x509.DNSName(name) for name in names], usage=(SERVER,))
-
-    def server_context(self, leaf: Leaf) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.verify_mode = ssl.CERT_REQUIRED
-        return self._prepare(context, leaf)
-
-    def client_context(self, leaf: Leaf | None) -> ssl.SSLContext:
-        return self._prepare(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), leaf)
-
-    def _prepare(self, context: ssl.SSLContext, leaf: Leaf | None) -> ssl.SSLContext:
-        context.load_verify_locations(cadata=self.root.public_bytes(serialization.Encoding.PEM).decode())
-        if leaf is not None:
-            path = self.folder / "leaf.pem"
-            path.write_bytes(leaf.pem)
-            context.load_cert_chain(path)
-        return context
-
-    def _builder(self, common_name: str, key: ec.EllipticCurvePrivateKey, *, days: float) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)]))
-            .issuer_name(self.name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=2))
-            .not_valid_after(now + datetime.timedelta(days=days))
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
-        )
+from edgeclave.edge.identity import ModuleIdentity
+from edgeclave.edge.link import (
+    Acknowledge,
+    AcknowledgeReply,
+    Call,
+    CallReply,
+    EvidenceReply,
+    GetEvidence,
+    LinkClient,
+    LinkError,
+    LinkServer,
+    List,
+    ListReply,
+    Reply,
+    Request,
+    SealedResult,
+    TrustedAppSummary,
+)
+from tests.fixtures.certificates import DEVICE, HUB, Authority, Leaf
+from tests.fixtures.connect_proxy import Proxy
 
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
-
-
-@dataclass
-class Proxy:
-    """CONNECT to a module's name leads to the loopback port that `ports` has for it."""
-
-    ports: dict[str, int] = field(default_factory=dict)
-    connections: list[asyncio.StreamWriter] = field(default_factory=list)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        host = head.split()[1].decode().partition(":")[0]
-        try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.ports[host])
-        except (OSError, KeyError):
-            writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
-            writer.close()
-            return
-        self.connections += [writer, far_writer]
-        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
-
-    def cut(self) -> None:
-        """Break every connection, as a cable would."""
-        while self.connections:
-            self.connections.pop().transport.abort()
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    except OSError:
-        pass
-    finally:
-        writer.close()
 
 
 @pytest.fixture
@@ -160,3 +61,117 @@ async def proxy(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Proxy]:
     yield started
     started.cut()
     server.close()
+
+
+@dataclass
+class Runner:
+    """The far end of the broker's link: answers like ta_runner would, when `gate` is open."""
+
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    seen: list[Request] = field(default_factory=list)
+
+    async def __call__(self, request: Request) -> Reply:
+        self.seen.append(request)
+        await self.gate.wait()
+        match request:
+            case Call(method="fail"):
+                return CallReply(status=422, message="no such sensor")
+            case Call(method="large"):
+                return CallReply(status=200, payload='"' + "x" * 200_000 + '"')
+            case Call(trusted_app="missing") | GetEvidence(trusted_app="missing"):
+                raise LinkError("unknown-trusted-app", "there is no missing here")
+            case Call(method="busy"):
+                raise LinkError("queue-full", "too many calls wait", retry_after=7)
+            case Call():
+                results = (SealedResult(output="anomalies", sequence=3, sealed=b"\x00\xff"),)
+                return CallReply(status=200, payload=request.payload, results=results)
+            case Acknowledge():
+                return AcknowledgeReply(count=len(request.call_ids))
+            case GetEvidence():
+                return EvidenceReply(evidence=b"evidence " + (request.nonce or b"of today"))
+            case List():
+                summary = TrustedAppSummary(state="running", version="1.0.0", methods=("observe",))
+                return ListReply(trusted_apps={"secret": summary, "anomaly": summary})
+
+
+@dataclass
+class Broker:
+    """A broker of real parts: TLS, HTTP, gate, audit, link."""
+
+    authority: Authority
+    proxy: Proxy
+    runner: Runner
+    gate: Gate
+    limiter: Limiter
+    link: LinkClient
+    link_server: LinkServer
+    server: BrokerServer
+    operations: Operations
+    server_context: ssl.SSLContext
+    registry: CollectorRegistry
+    audit_folder: Path
+    wall_clock: list[float]
+
+    def put_in_force(self, desired: dict[str, Any]) -> None:
+        settings = read_settings(desired, BROKER_IDENTITY)
+        self.gate.policy, self.limiter.quotas = settings.policy, settings.quotas
+
+    def audited(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.audit_folder / "audit.jsonl").read_text().splitlines()]
+
+    @asynccontextmanager
+    async def session(self, leaf: Leaf | None = None) -> AsyncIterator[aiohttp.ClientSession]:
+        context = self.authority.client_context(leaf or self.authority.module("sample_analytics"))
+        async with aiohttp.ClientSession(
+            "https://enclave_broker:8443", trust_env=True, connector=aiohttp.TCPConnector(ssl=context)
+        ) as session:
+            yield session
+
+
+BROKER_IDENTITY = ModuleIdentity(HUB, DEVICE, "enclave_broker")
+SAMPLE_MAY = {
+    "policy": {
+        "statements": {
+            "sample": {
+                "effect": "allow",
+                "identities": ["{{iot:this_device_id}}/sample_analytics", "iothub"],
+                "operations": ["invoke:*", "acknowledge:anomaly", "evidence:*", "list"],
+            },
+            "secret": {
+                "effect": "deny",
+                "identities": ["{{iot:this_device_id}}/sample_analytics", "iothub"],
+                "operations": ["invoke:*", "list"],
+                "resources": ["secret"],
+            },
+        }
+    }
+}
+
+
+@pytest.fixture
+async def broker(authority: Authority, proxy: Proxy, tmp_path: Path) -> AsyncIterator[Broker]:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    limiter = Limiter(Quotas())
+    audit = AuditLog(tmp_path / "audit")
+    gate = Gate(audit, limiter, metrics)
+    runner = Runner()
+    runner.gate.set()
+    link_server = LinkServer(runner, authority.server_context(authority.server("ta_runner")), BROKER_IDENTITY)
+    proxy.ports["ta_runner"] = await link_server.start("127.0.0.1", 0)
+    wall_clock = [time.time()]
+    async with runner_link(authority.client_context(authority.module("enclave_broker")), metrics) as link:
+        operations = Operations(gate, limiter, link, metrics)
+        context = authority.server_context(authority.server("enclave_broker"))
+        server = BrokerServer(operations, Callers(BROKER_IDENTITY, gate, lambda: wall_clock[0]), context)
+        proxy.ports["enclave_broker"] = await server.start("127.0.0.1", 0)
+        await link.wait_until_up()
+        made = Broker(
+            authority, proxy, runner, gate, limiter, link, link_server, server, operations, context, registry,
+            tmp_path / "audit", wall_clock,
+        )  # fmt: skip
+        made.put_in_force(SAMPLE_MAY)
+        yield made
+        await server.stop()
+    await link_server.stop()
+    audit.close()
