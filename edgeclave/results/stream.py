@@ -134,7 +134,11 @@ class StreamHeads:
         pending = [
             Pending(aside.code, aside.opened.slot, None, instance_id) for instance_id, aside in state.unadmitted.items()
         ]
-        pending += [Pending("no-open-record", None, None, instance_id) for instance_id in state.orphans]
+        pending += [
+            Pending("no-open-record", None, None, instance_id)
+            for instance_id in state.unplaced
+            if instance_id not in state.unadmitted
+        ]
         for name, slot in state.slots.items():
             for output, head in slot.outputs.items():
                 stopped = slot.stopped or head.stopped

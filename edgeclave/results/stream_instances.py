@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeclave.results.stream_results import pass_on
+from edgeclave.results.stream_results import pass_on, place
 from edgeclave.results.stream_state import (
     MAX_CHAIN,
     MAX_FORGOTTEN,
@@ -172,8 +172,7 @@ def _admit(state: StreamState, opened: OpenLink, code: str) -> list[Verdict]:
 
 def _after_admission(state: StreamState, opened: OpenLink) -> list[Verdict]:
     state.unadmitted.pop(opened.instance_id, None)
-    if opened.instance_id in state.orphans:
-        state.orphans.remove(opened.instance_id)
+    place(state, state.slots[opened.slot], opened.instance_id)
     verdicts = []
     closed = state.early_closes.pop(opened.instance_id, None)
     if closed is not None:
@@ -195,8 +194,6 @@ def _forget(slot: Slot) -> None:
 
 def _set_aside(state: StreamState, opened: OpenLink, code: str) -> str:
     """Remembers an instance that is not admitted; returns the code to report."""
-    if opened.instance_id in state.orphans:
-        state.orphans.remove(opened.instance_id)
     if len(state.unadmitted) >= MAX_WAITING and opened.instance_id not in state.unadmitted:
         reported = next((name for name, aside in state.unadmitted.items() if aside.code not in _WAITING), None)
         if reported is None:

@@ -24,7 +24,7 @@ def offer_result(state: StreamState, link: ResultLink) -> Verdict:
         state.outputs.append(link.output)
     found = state.find(link.instance_id)
     if found is None:
-        return _about(link, None, _without_instance(state, link.instance_id))
+        return _about(link, None, _without_instance(state, link))
     name, slot, index = found
     head = slot.head(link.output)
     code = _judge(slot, index, head, link)
@@ -122,15 +122,23 @@ def give_up(slot: Slot, index: int, head: Position, link: ResultLink) -> None:
     head.digest = opened.digest if link.sequence == 1 else link.previous
 
 
-def _without_instance(state: StreamState, instance_id: bytes) -> str:
-    if state.is_forgotten(instance_id):
+def _without_instance(state: StreamState, link: ResultLink) -> str:
+    if state.is_forgotten(link.instance_id):
         return "duplicate-forgotten"
-    if instance_id in state.unadmitted:
-        waits = state.unadmitted[instance_id].code == "predecessor-missing"
-        return "predecessor-missing" if waits else "instance-not-admitted"
-    if instance_id not in state.orphans:
-        state.orphans = [*state.orphans, instance_id][-MAX_WAITING:]
-    return "no-open-record"
+    if len(state.unplaced) >= MAX_WAITING and link.instance_id not in state.unplaced:
+        del state.unplaced[next(iter(state.unplaced))]
+    highest = state.unplaced.setdefault(link.instance_id, {})
+    highest[link.output] = max(link.sequence, highest.get(link.output, 0))
+    aside = state.unadmitted.get(link.instance_id)
+    if aside is None:
+        return "no-open-record"
+    return "predecessor-missing" if aside.code == "predecessor-missing" else "instance-not-admitted"
+
+
+def place(state: StreamState, slot: Slot, instance_id: bytes) -> None:
+    """Tells the heads of an instance just admitted what was held of it before."""
+    for output, sequence in state.unplaced.pop(instance_id, {}).items():
+        slot.head(output).ahead[instance_id] = sequence
 
 
 def _about(link: ResultLink, slot: str | None, code: str, detail: str = "") -> Verdict:

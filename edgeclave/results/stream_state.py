@@ -119,12 +119,15 @@ class Unadmitted(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class StreamState(msgspec.Struct, forbid_unknown_fields=True):
-    """All slots of one product on one platform."""
+    """All slots of one product on one platform.
+
+    `unplaced` maps instances that are not admitted to the highest sequence held per output.
+    """
 
     slots: dict[Label, Slot] = {}
     unadmitted: dict[Digest, Unadmitted] = {}
     early_closes: dict[Digest, CloseLink] = {}
-    orphans: list[Digest] = []
+    unplaced: dict[Digest, dict[Label, Count]] = {}
     outputs: list[Label] = []
     format: Annotated[int, Meta(ge=_FORMAT, le=_FORMAT)] = _FORMAT
 
