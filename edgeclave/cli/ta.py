@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from edgeclave import keys as key_folder
+from edgeclave.cose import sha256
 from edgeclave.errors import ConfigurationError
 from edgeclave.ta.build import build_python
 from edgeclave.ta.imports import component_interface
@@ -25,9 +25,8 @@ from edgeclave.ta.source import load_source, read_name
 app = typer.Typer(help="Trusted applications: build, sign, inspect.")
 
 _Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with ta.toml and app.py.")]
-_Keys = Annotated[Path, typer.Option("--keys", envvar="EDGECLAVE_KEYS", help="Key folder.")]
+_Keys = Annotated[Path, typer.Option("--keys", envvar=key_folder.FOLDER_VARIABLE, help="Key folder.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_DEFAULT_KEYS = Path(".edgeclave/keys")
 
 
 @app.command()
@@ -50,7 +49,7 @@ def sign(
     folder: _Folder,
     key: Annotated[str, typer.Option("--key", help="Name of the signing key; made on first use.")],
     wasm: Annotated[Path | None, typer.Option("--wasm", help="Component to sign [DIR/build/NAME.wasm].")] = None,
-    keys: _Keys = _DEFAULT_KEYS,
+    keys: _Keys = key_folder.DEFAULT_FOLDER,
     out: Annotated[Path | None, typer.Option("--out", help="Package to write [DIR/build/NAME.ta].")] = None,
     env: Annotated[Path | None, typer.Option("--env", help="Set NAME_PACKAGE, _DIGEST and _SIGNER there.")] = None,
     as_json: _Json = False,
@@ -81,7 +80,10 @@ def sign(
         prefix = re.sub(r"[^A-Z0-9]", "_", manifest.name.upper())
         for suffix, field in (("PACKAGE", "package"), ("DIGEST", "digest"), ("SIGNER", "signer_id")):
             key_folder.set_env_variable(env, f"{prefix}_{suffix}", signed[field])
-    _print(signed, as_json=as_json)
+    if as_json:
+        typer.echo(json.dumps(signed, indent=2))
+    else:
+        _print_lines(signed.items())
 
 
 @app.command()
@@ -94,7 +96,11 @@ def inspect(
     Example: edgeclave ta inspect modules/sample_analytics/trusted_app/build/anomaly.ta --json
     """
     package = read_package(file)
-    _print(_description(file, package, verify_package(package)), as_json=as_json)
+    description = _description(file, package, verify_package(package))
+    if as_json:
+        typer.echo(json.dumps(description, indent=2))
+    else:
+        _print_lines(_lines(description))
 
 
 def _description(file: Path, package: Package, verified: VerifiedPackage) -> dict[str, Any]:
@@ -129,24 +135,38 @@ def _readable(value: Any) -> Any:
     return value.hex() if isinstance(value, bytes) else value
 
 
-def _print(fields: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(fields, indent=2))
-        return
-    table = Table.grid(padding=(0, 2))
-    for path, value in _flat(fields, ""):
-        table.add_row(path, value)
-    Console(soft_wrap=True, highlight=False, markup=False).print(table)
+def _lines(description: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The description as a person reads it: what `--json` adds is for programs."""
+    identity, manifest = description["identity"], description["manifest"]
+    yield "trusted application", f"{description['name']} {description['version']}"
+    yield "package", f"{description['digest']}, {description['size']:,} bytes"
+    for field in ("unique_id", "signer_id", "product_id", "security_version"):
+        yield field, str(identity[field])
+    yield "debug", "YES: production policies refuse it" if identity["debug"] else "no"
+    yield "signed by", ", issued by ".join(description["signer"])
+    yield "accepts state from", f"security_version {manifest['accept_state_from_svn']}"
+    yield "limits", ", ".join(f"{name} {value}" for name, value in manifest["limits"].items())
+    yield "granted", ", ".join(description["grants"]) or "nothing"
+    yield "methods", ", ".join(f"{name} ({method['channel']})" for name, method in manifest["methods"].items())
+    for name, output in manifest["outputs"].items():
+        yield f"output {name}", f"readers named by the key with SHA-256 {_digest(output['recipient_authority'])}"
+    if "beacon_authority" in manifest:
+        yield "beacons", f"by the key with SHA-256 {_digest(manifest['beacon_authority'])}"
+    yield "storage protection", f"at least {manifest['storage_protection']}"
+    wasi = [name for name in description["imports"] if name.startswith("wasi:")]
+    others = [name for name in description["imports"] if name not in wasi]
+    yield "imports", ", ".join([*others, f"{len(wasi)} of WASI (served empty)"] if wasi else others) or "nothing"
 
 
-def _flat(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from _flat(item, f"{path}.{key}" if path else key)
-    elif isinstance(value, list):
-        yield path, "\n".join(map(str, value)) or "none"
-    else:
-        yield path, "yes" if value is True else "no" if value is False else str(value or "none")
+def _digest(spki_hex: str) -> str:
+    return sha256(bytes.fromhex(spki_hex)).hex()
+
+
+def _print_lines(lines: Iterable[tuple[str, str]]) -> None:
+    lines = list(lines)
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        typer.echo(f"{name:<{width}}  {value}")
 
 
 def _built(folder: Path, ending: str) -> Path:

@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from edgeclave.cose import spki
 from edgeclave.errors import ConfigurationError
-from edgeclave.keys import create_key, load_private_key
+from edgeclave.keys import create_key, load_private_key, private_key_path
 
 _NOT_BEFORE = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)  # a device without a clock need not doubt it
 _NOT_AFTER = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)  # RFC 5280 4.1.2.5: no expiry date
@@ -29,7 +29,8 @@ def signing_key(folder: Path, name: str) -> tuple[ec.EllipticCurvePrivateKey, li
     Raises:
         ConfigurationError: `bad-signing-certificate`, and what `edgeclave.keys` raises for a key that cannot be used.
     """
-    key_file, certificate_file = folder / f"{name}.key.pem", folder / f"{name}.cert.pem"
+    key_file = private_key_path(folder, name)
+    certificate_file = folder / f"{name}.cert.pem"
     if not key_file.exists():
         if certificate_file.exists():
             raise _bad_certificate(certificate_file, f"it belongs to a key that is gone: {key_file.name} is missing")

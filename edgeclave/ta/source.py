@@ -31,7 +31,7 @@ import msgspec
 
 from edgeclave.cose import spki
 from edgeclave.errors import ConfigurationError, EdgeclaveError, PackageError
-from edgeclave.keys import load_public_key
+from edgeclave.keys import load_public_key, public_key_path
 from edgeclave.ta.manifest import (
     MAX_MANIFEST_BYTES,
     MAX_SCHEMA_BYTES,
@@ -207,10 +207,7 @@ def _schema(folder: Path, name: str | None, path: str) -> str | None:
 
 
 def _authority(keys: Path, name: str, path: str) -> bytes:
-    advice = f"run `edgeclave keys new {name}`, or name another key of {keys}"
-    if not name or Path(name).name != name:
-        raise field_error(path, f"{name!r} is not the name of a key", "write the name only, without folder or ending")
     try:
-        return spki(load_public_key(keys / f"{name}.pub.pem"))
+        return spki(load_public_key(public_key_path(keys, name)))
     except EdgeclaveError as error:
-        raise field_error(path, f"the key {name} cannot be used: {error.what}", advice) from error
+        raise field_error(path, f"the key {name!r} cannot be used: {error.what}", error.advice) from error
