@@ -86,8 +86,8 @@ def parse_event_hub(text: str, *, where: str = "connection string") -> EventHubC
         for name in ("SharedAccessKeyName", "SharedAccessKey"):
             if not fields.get(name):
                 raise _bad(f"{name} is missing", where)
-    endpoint = urlsplit(fields["Endpoint"])
     try:
+        endpoint = urlsplit(fields["Endpoint"])
         host = endpoint.hostname if endpoint.scheme == "sb" else None
     except ValueError:
         host = None

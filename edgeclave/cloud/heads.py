@@ -1,4 +1,4 @@
-"""What a reader remembers, in one SQLite file (mode 0600): heads, held messages, evidence, positions, findings to print.
+"""What a reader remembers, in one SQLite file: heads, held messages, evidence, positions, findings to print.
 
 Everything that one message changes is one transaction, together with the position of that message in the hub. So after
 SIGKILL a message is either done, with its findings in the outbox, or was never seen. Findings leave the outbox only
@@ -39,9 +39,15 @@ _MIGRATIONS = (
     CREATE TABLE streams (key BLOB PRIMARY KEY, state BLOB NOT NULL) STRICT;
     CREATE TABLE held (
         id INTEGER PRIMARY KEY AUTOINCREMENT, waits_for BLOB NOT NULL, code TEXT NOT NULL, device TEXT NOT NULL,
-        event BLOB NOT NULL) STRICT;
-    CREATE INDEX held_waits_for ON held (waits_for);
-    CREATE INDEX held_device ON held (device);
+        digest BLOB NOT NULL, event BLOB NOT NULL, UNIQUE (waits_for, digest)) STRICT;
+    CREATE TABLE held_totals (device TEXT PRIMARY KEY, messages INTEGER NOT NULL, bytes INTEGER NOT NULL) STRICT;
+    CREATE TRIGGER held_more AFTER INSERT ON held BEGIN
+        INSERT INTO held_totals VALUES (new.device, 1, length(new.event))
+        ON CONFLICT DO UPDATE SET messages = messages + 1, bytes = bytes + excluded.bytes;
+    END;
+    CREATE TRIGGER held_less AFTER DELETE ON held BEGIN
+        UPDATE held_totals SET messages = messages - 1, bytes = bytes - length(old.event) WHERE device = old.device;
+    END;
     CREATE TABLE outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, finding BLOB NOT NULL) STRICT;
     """,
 )
@@ -54,15 +60,6 @@ class StoredEvidence:
     device: str
     received_at: int
     body: bytes
-
-
-@dataclass(frozen=True)
-class Held:
-    """A message that waits; `code` says for what kind of thing."""
-
-    number: int
-    code: str
-    event: Event
 
 
 class HeadStore:
@@ -150,15 +147,14 @@ class HeadStore:
     def set_stream(self, key: bytes, state: bytes) -> None:
         self._execute("INSERT OR REPLACE INTO streams VALUES (?, ?)", key, state)
 
-    def hold(self, event: Event, waits_for: bytes, code: str) -> None:
-        """Keeps a message until `release`.
+    def hold(self, event: Event, waits_for: bytes, code: str) -> bool:
+        """Keeps a message until `take_held`; False if the same one waits there already.
 
         Raises:
             ResultError: `too-many-held`, when this device already has as many waiting as one device may.
         """
-        count, size = self._execute(
-            "SELECT count(*), coalesce(sum(length(event)), 0) FROM held WHERE device = ?", event.device
-        ).fetchone()
+        totals = self._execute("SELECT messages, bytes FROM held_totals WHERE device = ?", event.device).fetchone()
+        count, size = totals or (0, 0)
         if count >= MAX_HELD_PER_DEVICE or size >= MAX_HELD_BYTES_PER_DEVICE:
             raise ResultError(
                 "too-many-held",
@@ -166,20 +162,22 @@ class HeadStore:
                 where=event.device,
                 advice="find out why its evidence does not arrive: is ta_runner's route upstream in the deployment?",
             )
-        encoded = msgspec.msgpack.encode(event)
-        self._execute(
-            "INSERT INTO held (waits_for, code, device, event) VALUES (?, ?, ?, ?)",
-            waits_for,
-            code,
-            event.device,
-            encoded,
-        )
+        statement = "INSERT OR IGNORE INTO held (waits_for, code, device, digest, event) VALUES (?, ?, ?, ?, ?)"
+        digest = Position.of(event).digest
+        added = self._execute(statement, waits_for, code, event.device, digest, msgspec.msgpack.encode(event))
+        return added.rowcount == 1
 
-    def take_held(self, waits_for: bytes) -> list[Held]:
+    def take_held(self, waits_for: bytes) -> list[Event]:
         """What waits for this, oldest first; it is held no longer."""
-        rows = self._execute("SELECT id, code, event FROM held WHERE waits_for = ? ORDER BY id", waits_for).fetchall()
-        self._execute("DELETE FROM held WHERE waits_for = ?", waits_for)
-        return [Held(row["id"], row["code"], msgspec.msgpack.decode(row["event"], type=Event)) for row in rows]
+        rows = self._execute("SELECT event FROM held WHERE waits_for = ? ORDER BY id", waits_for).fetchall()
+        if rows:
+            self._execute("DELETE FROM held WHERE waits_for = ?", waits_for)
+        return [msgspec.msgpack.decode(row["event"], type=Event) for row in rows]
+
+    def is_held(self, beginning: bytes) -> bool:
+        """Whether anything waits for something whose name begins so."""
+        query = "SELECT 1 FROM held WHERE waits_for > ? AND waits_for < ? LIMIT 1"
+        return self._execute(query, beginning, beginning + b"\xff" * 9).fetchone() is not None
 
     def held_counts(self) -> dict[str, int]:
         """How many messages wait, by what they wait for."""
