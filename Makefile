@@ -20,7 +20,7 @@ lint: $(VENV)/.development  ## Formatting, style, types and the import contract 
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary edgeclave modules/enclave_broker/enclave_broker modules/ta_runner/ta_runner modules/sample_analytics/sample_analytics bench
-	@$(BIN)/lint-imports --no-logo
+	@PYTHONPATH=modules/enclave_broker:modules/ta_runner:modules/sample_analytics $(BIN)/lint-imports --no-logo
 
 bench: $(VENV)/.development  ## Measure ratios against bare references, in one run
 	@$(BIN)/python -m bench

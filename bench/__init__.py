@@ -1,0 +1,1 @@
+"""Ratios against bare references, measured in one run (DESIGN section 10): `make bench`."""

@@ -1,0 +1,42 @@
+"""`python -m bench [--json]`: runs every row and prints the table."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import sealed_results
+from bench.row import Row
+
+BENCHES: tuple[Callable[[], list[Row]], ...] = (sealed_results.rows,)
+
+
+def main() -> None:
+    console = Console(stderr=True)
+    rows: list[Row] = []
+    for bench in BENCHES:
+        with console.status(f"Measuring {bench.__module__.removeprefix('bench.').replace('_', ' ')} ..."):
+            rows += bench()
+    if "--json" in sys.argv[1:]:
+        print(json.dumps([{**asdict(row), "ratio": round(row.ratio, 3), "met": row.met} for row in rows], indent=2))
+        return
+    table = Table()
+    for column in ("what", "against"):
+        table.add_column(column)
+    for column in ("ours", "reference", "ratio", "target"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        bound = f"{'>=' if row.at_least else '<='} {row.target:g}x"
+        ratio = f"[{'green' if row.met else 'red'}]{row.ratio:.2f}x[/]"
+        table.add_row(
+            row.what, row.against, f"{row.ours:.4g} {row.unit}", f"{row.reference:.4g} {row.unit}", ratio, bound
+        )
+    Console().print(table)
+
+
+main()
