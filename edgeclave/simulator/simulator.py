@@ -46,6 +46,7 @@ class Simulator:
             ConfigurationError: `simulator-running`, or what is wrong with the state.
         """
         self.state = SimulatorState(state_directory)
+        remove_runtime(self.state.directory)  # of one that was killed
         self.settings: Settings = with_usable_ports(self.state.store, self.state.settings)
         self.message_log = StoredMessageLog(self.state.store)
         self.hub = EdgeHub(

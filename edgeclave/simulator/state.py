@@ -115,7 +115,7 @@ def module_environment(
     directory: Path, settings: Settings, *, module_id: str, generation_id: str, address: str
 ) -> dict[str, str]:
     """What edgeAgent gives a module, and what makes free ports and loopback addresses work without Docker."""
-    data = directory / "data" / module_id
+    data = directory.absolute() / "data" / module_id
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     return {
         "IOTEDGE_WORKLOADURI": f"unix://{socket_path(directory, module_id)}",

@@ -68,10 +68,12 @@ class Store:
         """
         self.connection = open_database(path, MIGRATIONS)
         self._waiting: list[Outcome] = []
+        self._closed = False
 
     def close(self) -> None:
         """Commits what is pending and closes."""
         self.commit()
+        self._closed = True
         self.connection.close()
 
     @contextmanager
@@ -131,7 +133,7 @@ class Store:
 
     def commit(self) -> None:
         """Commits the current group now."""
-        if not self.connection.in_transaction:
+        if self._closed or not self.connection.in_transaction:
             return
         try:
             self.connection.execute("COMMIT")

@@ -1,0 +1,108 @@
+"""JSON written by people: every mistake with its line, unknown names with the one that was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable
+from typing import Any, TypeVar, get_args
+
+import msgspec
+
+from edgeclave.errors import ConfigurationError
+
+Kind = TypeVar("Kind", bound=msgspec.Struct)
+_UNKNOWN_FIELD = re.compile(r"contains unknown field `(?P<field>[^`]*)`")
+_PLACE = re.compile(r" - at `\$(?P<path>[^`]*)`$")
+
+
+def read_json(text: str, where: str) -> Any:
+    """Strict JSON without repeated names.
+
+    Raises:
+        ConfigurationError: `bad-json` with line and column, `repeated-name`.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=lambda pairs: _object(pairs, where))
+    except json.JSONDecodeError as error:
+        lines = text.splitlines()
+        line = lines[error.lineno - 1].strip()[:80] if error.lineno <= len(lines) else ""
+        raise ConfigurationError(
+            "bad-json",
+            f"not JSON: {error.msg}, near {line!r}",
+            where=f"{where}, line {error.lineno}, column {error.colno}",
+            advice="look for a missing or extra comma, quote or bracket there, or just before it",
+        ) from error
+    except RecursionError as error:
+        raise ConfigurationError("bad-json", "is nested too deeply", where=where) from error
+
+
+def convert(value: object, kind: type[Kind], where: str) -> Kind:
+    """The value as a struct.
+
+    Raises:
+        ConfigurationError: `bad-deployment` naming the field.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        message = str(error)
+        place = where
+        if match := _PLACE.search(message):
+            place, message = where + match["path"], message[: match.start()]
+        advice = ""
+        if match := _UNKNOWN_FIELD.search(message):
+            known = [field.encode_name for field in msgspec.structs.fields(kind)]
+            message = f"the name {match['field']!r} is not known here"
+            advice = suggestion(match["field"], known)
+        elif "enum value" in message:
+            advice = _choices(kind, place.rpartition(".")[2])
+        raise bad(message, place, advice=advice) from error
+
+
+def expect_object(value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise bad(f"must be an object, not {_kind(value)}", where)
+    return value
+
+
+def require(value: dict[str, Any], name: str, where: str) -> Any:
+    """A member that must be there."""
+    if name not in value:
+        close = difflib.get_close_matches(name, value, 1)
+        advice = f"{close[0]!r} is there: was {name!r} meant?" if close else f"add {name!r}"
+        raise bad(f"{name!r} is missing", where, advice=advice)
+    return value[name]
+
+
+def suggestion(given: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(given, known, 1)
+    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+
+
+def bad(what: str, where: str, *, advice: str = "") -> ConfigurationError:
+    return ConfigurationError("bad-deployment", what, where=where, advice=advice)
+
+
+def _choices(kind: type[msgspec.Struct], name: str) -> str:
+    fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+    return f"use one of {', '.join(map(str, get_args(fields.get(name))))}"
+
+
+def _object(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in made:
+            raise ConfigurationError(
+                "repeated-name", f"the name {name!r} stands twice in one object", where=where, advice="remove one"
+            )
+        made[name] = value
+    return made
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    return {bool: "true or false", str: "a text", list: "an array"}.get(type(value), "a number")

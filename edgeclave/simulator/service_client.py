@@ -1,0 +1,133 @@
+"""The operator's side: the unmodified azure-iot-hub client, in a process of its own.
+
+A process of its own because that client takes its CA from REQUESTS_CA_BUNDLE, which is for a whole process. The request
+comes in on standard input, so that the connection string stands in no argument list.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import Any
+
+import msgspec
+
+from edgeclave.errors import ConfigurationError
+
+REQUEST_SECONDS = 60
+
+
+class ApplyDeployment(msgspec.Struct, tag=True, rename="camel"):
+    """Applies a manifest to one device."""
+
+    device_id: str
+    modules_content: dict[str, Any]
+
+
+class EnsureModule(msgspec.Struct, tag=True, rename="camel"):
+    """Creates a module's identity; it may be there already."""
+
+    device_id: str
+    module_id: str
+
+
+Order = ApplyDeployment | EnsureModule
+
+
+class _Request(msgspec.Struct, rename="camel"):
+    connection_string: str
+    order: Order
+
+
+class _Answer(msgspec.Struct):
+    """HTTP status and message of what failed; 0 when nothing did."""
+
+    status: int
+    message: str
+
+
+async def carry_out(order: Order, *, connection_string: str, ca_file: str) -> None:
+    """Runs this file as a process.
+
+    Raises:
+        ConfigurationError: `refused-by-hub` with the hub's reason, `service-client-failed`.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-I",
+        "-m",
+        __name__,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={"PATH": os.defpath, "REQUESTS_CA_BUNDLE": ca_file, "NETRC": os.devnull},
+    )
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            output, errors = await process.communicate(msgspec.json.encode(_Request(connection_string, order)))
+    except TimeoutError as error:
+        raise _failed(f"azure-iot-hub took over {REQUEST_SECONDS} s", order) from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    try:
+        answer = msgspec.json.decode(output, type=_Answer)
+    except msgspec.DecodeError as error:
+        last = errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        raise _failed(f"azure-iot-hub could not be run: {last[:300]}", order) from error
+    if answer.status:
+        raise ConfigurationError(
+            "refused-by-hub", f"the hub refused it: {answer.message} (HTTP {answer.status})", where=order.device_id
+        )
+
+
+def _failed(what: str, order: Order) -> ConfigurationError:
+    return ConfigurationError("service-client-failed", what, where=order.device_id)
+
+
+def main() -> None:
+    """The process: carries out the one request on standard input."""
+    from msrest.exceptions import HttpOperationError
+
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=_Request)
+    answer = _Answer(0, "")
+    try:
+        _call(request)
+    except HttpOperationError as error:
+        answer = _Answer(error.response.status_code, _message(error.response.text))
+    sys.stdout.buffer.write(msgspec.json.encode(answer))
+
+
+def _call(request: _Request) -> None:
+    from azure.iot.hub import (  # type: ignore[import-untyped]
+        IoTHubConfigurationManager,
+        IoTHubRegistryManager,
+    )
+    from azure.iot.hub.protocol.models import ConfigurationContent  # type: ignore[import-untyped]
+    from msrest.exceptions import HttpOperationError
+
+    order = request.order
+    if isinstance(order, ApplyDeployment):
+        configurations = IoTHubConfigurationManager.from_connection_string(request.connection_string)
+        content = ConfigurationContent(modules_content=order.modules_content)
+        configurations.apply_configuration_on_edge_device(order.device_id, content)
+        return
+    registry = IoTHubRegistryManager.from_connection_string(request.connection_string)
+    try:
+        registry.create_module_with_sas(order.device_id, order.module_id, "", "", "")
+    except HttpOperationError as error:
+        if error.response.status_code != 409:  # there already
+            raise
+
+
+def _message(text: str) -> str:
+    try:
+        return str(msgspec.json.decode(text)["Message"])[:2000]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return text[:2000]
+
+
+if __name__ == "__main__":
+    main()
