@@ -7,7 +7,8 @@ and anything else is refused, because the hash of these bytes is the trusted app
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+import re
+from typing import Annotated, Any, Literal
 
 import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -23,12 +24,12 @@ MAX_SCHEMA_BYTES = 32 << 10  # one JSON Schema as text
 MAX_METHODS = 64
 MAX_OUTPUTS = 32
 
+# storage-protection, caller and emulated only tell about the call and the platform, and need no grant.
 Service = Literal["counter", "emit", "evidence", "host-time", "log", "random", "seal", "storage"]
 Channel = Literal["any", "confidential", "authenticated"]
 StorageProtection = Literal["consistent", "rollback-protected"]
 
-SERVICES: tuple[str, ...] = get_args(Service)
-"""What must be granted. storage-protection, caller and emulated say something about the call and need no grant."""
+_MISSING = re.compile(r"Object missing required field `(?P<field>\w+)`\Z")
 
 Name = Annotated[str, Meta(pattern=r"\A[a-z][a-z0-9-]{0,62}\Z")]
 Label = Annotated[str, Meta(pattern=r"\A[A-Za-z][A-Za-z0-9_-]{0,62}\Z")]
@@ -137,9 +138,15 @@ def field_error(path: str, what: str, advice: str) -> PackageError:
 
 def manifest_error(error: msgspec.ValidationError, prefix: str = "") -> PackageError:
     """Turns msgspec's `... - at `$.limits.memory_mib`` into a field error; `prefix` is the path of `$`."""
-    what, _, at = str(error).partition(" - at `$")
-    path = (prefix + at.rstrip("`")).strip(".")
-    return field_error(path, what, "correct this field; docs/formats.md lists every field with its type and range")
+    what, _, at = str(error).partition(" - at ")
+    key_of = at.startswith("`key` in ")  # the name of an entry, not its value
+    path = f"{prefix}{at.removeprefix('`key` in ').strip('`').removeprefix('$')}".strip(".")
+    missing = _MISSING.match(what)
+    if missing:
+        name = missing["field"]
+        return field_error(f"{path}.{name}".strip("."), f"the field {name} is missing", f"add `{name}`")
+    subject = "a name in it: " if key_of else ""
+    return field_error(path, subject + what, "correct it; docs/formats.md lists every field with its type and range")
 
 
 def _check_authority(path: str, der: bytes) -> None:

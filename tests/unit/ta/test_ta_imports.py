@@ -5,6 +5,8 @@ import contextlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wasmtime import Engine, wat2wasm
+from wasmtime.component import Component
 
 from edgeclave.errors import PackageError
 from edgeclave.ta.imports import Interface, component_interface
@@ -17,6 +19,29 @@ EXPORTS = b"\x0b\x0c\x01\x00\x06invoke\x01\x00\x00"
 
 def test_names_are_read_and_types_left_out() -> None:
     assert component_interface(HEADER + b"\x00\x02xy" + IMPORTS + EXPORTS) == Interface(("a:b/c",), ("invoke",))
+
+
+def test_it_agrees_with_the_compiler() -> None:
+    wasm = wat2wasm("""
+        (component
+          (import "edgeclave:ta/tee@1.0.0" (instance $tee
+            (export "ask" (func (param "at" u8) (result string)))))
+          (type $point (record (field "x" u32)))
+          (import "point" (type (eq $point)))
+          (import "handle" (type (sub resource)))
+          (import "plain" (func $plain (param "n" u32)))
+          (core module $m (func (export "run")))
+          (core instance $i (instantiate $m))
+          (func $run (canon lift (core func $i "run")))
+          (export "invoke" (func $run))
+          (export "again" (func $plain)))
+    """)
+    engine = Engine()
+    component = Component(engine, wasm)
+    interface = component_interface(bytes(wasm))
+    assert interface.imports == ("edgeclave:ta/tee@1.0.0", "plain")
+    assert set(interface.imports) <= set(component.type.imports(engine)) <= {*interface.imports, "point", "handle"}
+    assert set(interface.exports) == set(component.type.exports(engine)) == {"invoke", "again"}
 
 
 @pytest.mark.parametrize(
