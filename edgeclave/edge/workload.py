@@ -72,7 +72,11 @@ class WorkloadClient:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> WorkloadClient:
-        """From the variables that edgeAgent sets. Raises ConfigurationError `not-on-iot-edge`, `unsupported-workload-uri`."""
+        """From the variables that edgeAgent sets.
+
+        Raises:
+            ConfigurationError: `not-on-iot-edge`, `unsupported-workload-uri`.
+        """
         uri = _variable(environment, "IOTEDGE_WORKLOADURI")
         parts = urllib.parse.urlsplit(uri)
         if parts.scheme != "unix" or not parts.path:
