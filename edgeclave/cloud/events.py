@@ -98,6 +98,7 @@ class EventSource:
         self._unconfirmed: dict[str, Position] = {}
         self._restart = asyncio.Event()
         self._beginnings: dict[str, int] = {}
+        self._ends: dict[str, int] = {}
         self._connected = False
         self._failure: EdgeclaveError | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -112,6 +113,13 @@ class EventSource:
         assert self._reading is not None
         self._reading.cancel()
         await asyncio.wait([self._reading])
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything has been handed over that was in the hub when the connection was made."""
+        return self._connected and all(
+            name in self._positions and self._positions[name].sequence >= last for name, last in self._ends.items()
+        )
 
     async def next_batch(self, timeout_seconds: float) -> list[Event]:
         """Events of one partition in order; empty when none came in time.
@@ -187,12 +195,16 @@ class EventSource:
         last = int(properties["last_enqueued_sequence_number"])
         position = self._positions.get(name)
         if position and last >= position.sequence:
+            self._ends[name] = last
             return position.sequence, True
         if position:
             self._forget(name)
         # Remembered, so that "after the last" stays where it was when the connection is made again.
         beginning = self._beginnings.setdefault(name, -1 if self._earliest else last)
-        return (beginning if beginning <= last else -1), False
+        start = beginning if beginning <= last else -1
+        if start < last and not properties["is_empty"]:
+            self._ends[name] = last
+        return start, False
 
     def _forget(self, partition: str) -> None:
         del self._positions[partition]

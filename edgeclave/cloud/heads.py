@@ -29,6 +29,7 @@ MAX_HELD_PER_DEVICE = (
 )
 MAX_HELD_BYTES_PER_DEVICE = 256 << 20
 MAX_EVIDENCE_PER_DEVICE = 10_000  # of about 2 KB; one at each start of a trusted application, and daily
+_BEYOND = b"\xff" * 33  # after a common beginning, no name goes on with so many of these
 _MIGRATIONS = (
     """
     CREATE TABLE positions (partition TEXT PRIMARY KEY, sequence INTEGER NOT NULL, digest BLOB NOT NULL) STRICT;
@@ -132,6 +133,11 @@ class HeadStore:
         """The newest evidence of an instance, as this device sent it."""
         return self._evidence("instance_id", instance_id, device)
 
+    def device_of_instance(self, instance_id: bytes) -> str:
+        """Which device sent evidence of an instance; empty if none did."""
+        row = self._execute("SELECT device FROM evidence WHERE instance_id = ? LIMIT 1", instance_id).fetchone()
+        return row["device"] if row else ""
+
     def _evidence(self, column: str, value: bytes, device: str) -> StoredEvidence | None:
         query = f"SELECT * FROM evidence WHERE {column} = ? AND device = ? ORDER BY rowid DESC LIMIT 1"  # noqa: S608
         row = self._execute(query, value, device).fetchone()
@@ -143,6 +149,9 @@ class HeadStore:
 
     def streams(self) -> list[bytes]:
         return [row["state"] for row in self._execute("SELECT state FROM streams ORDER BY key")]
+
+    def stream_keys(self) -> list[bytes]:
+        return [row["key"] for row in self._execute("SELECT key FROM streams ORDER BY key")]
 
     def set_stream(self, key: bytes, state: bytes) -> None:
         self._execute("INSERT OR REPLACE INTO streams VALUES (?, ?)", key, state)
@@ -174,10 +183,19 @@ class HeadStore:
             self._execute("DELETE FROM held WHERE waits_for = ?", waits_for)
         return [msgspec.msgpack.decode(row["event"], type=Event) for row in rows]
 
+    def take_held_from(self, beginning: bytes) -> list[Event]:
+        """What waits for anything whose name begins so, in the order of the names; it is held no longer."""
+        span = (beginning, beginning + _BEYOND)
+        rows = self._execute(
+            "SELECT event FROM held WHERE waits_for > ? AND waits_for < ? ORDER BY waits_for, id", *span
+        ).fetchall()
+        self._execute("DELETE FROM held WHERE waits_for > ? AND waits_for < ?", *span)
+        return [msgspec.msgpack.decode(row["event"], type=Event) for row in rows]
+
     def is_held(self, beginning: bytes) -> bool:
         """Whether anything waits for something whose name begins so."""
         query = "SELECT 1 FROM held WHERE waits_for > ? AND waits_for < ? LIMIT 1"
-        return self._execute(query, beginning, beginning + b"\xff" * 9).fetchone() is not None
+        return self._execute(query, beginning, beginning + _BEYOND).fetchone() is not None
 
     def held_counts(self) -> dict[str, int]:
         """How many messages wait, by what they wait for."""

@@ -22,7 +22,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -34,6 +35,7 @@ from edgeclave.cloud.findings import Finding
 from edgeclave.cloud.heads import HeadStore
 from edgeclave.cloud.products import Products, product_key
 from edgeclave.cloud.trust import TrustedInstances
+from edgeclave.cloud.waiting import for_any_place, for_evidence, for_instance, for_output, for_place, for_room
 from edgeclave.edge.store import StoreError
 from edgeclave.errors import EdgeclaveError, ResultError
 from edgeclave.evidence import collection
@@ -98,19 +100,57 @@ class Reader:
         Raises:
             StoreError: nothing was stored; the same events may be offered again.
         """
-        try:
-            with self._store.transaction():
-                for event in events:
-                    self._message(event)
-                    self._store.set_position(event.partition, Position.of(event))
+        with self._work():
+            for event in events:
+                self._offer([event])
+                self._store.set_position(event.partition, Position.of(event))
+            return self._finish()
+
+    def accept_restart(self, instance_id: bytes) -> list[Finding]:
+        """A person lets a stream go on from an instance that was reported and not admitted.
+
+        Raises:
+            ResultError: `no-such-instance`.
+        """
+        with self._work():
+            for key in self._store.stream_keys():
+                heads = self._products.heads_of(key)
+                if all(item.instance_id != instance_id or item.output for item in heads.pending()):
+                    continue
+                verdicts = heads.accept_restart(instance_id)
+                device = self._store.device_of_instance(instance_id)
+                self._found += [findings.of_verdict(device, verdict) for verdict in verdicts]
+                self._offer(self._store.take_held_from(for_any_place(key)))
                 return self._finish()
-        except BaseException:
-            self._products.forget()
-            self._found.clear()
-            raise
-        finally:
-            self._queue.clear()
-            self._offered.clear()
+        raise ResultError(
+            "no-such-instance",
+            "no reported instance has this id",
+            where=instance_id.hex(),
+            advice="take `instance` from the line that reported the rollback, fork or reset",
+        )
+
+    def accept_loss(self, instance_id: bytes, output: str) -> list[Finding]:
+        """A person gives up what is missing before the oldest result that is held on an output.
+
+        Raises:
+            ResultError: `nothing-lost`, or what stands in the way.
+        """
+        with self._work():
+            for key in self._store.stream_keys():
+                waiting = self._store.take_held_from(for_output(key, instance_id, output))
+                oldest = self._verified(waiting[0]) if waiting else None
+                if oldest is None:
+                    continue
+                verdicts = self._products.heads_of(key).accept_loss(result_link(oldest[1]))
+                self._found += [findings.of_verdict(waiting[0].device, verdict) for verdict in verdicts]
+                self._offer(waiting)
+                return self._finish()
+        raise ResultError(
+            "nothing-lost",
+            "no result of this instance is held on this output",
+            where=f"{instance_id.hex()}/{output}",
+            advice="take `instance` and `output` from the line that reported the gap",
+        )
 
     def unconfirmed(self) -> list[Finding]:
         """Findings of earlier runs that nobody confirmed as written."""
@@ -131,6 +171,19 @@ class Reader:
         """How many messages are held, by the code of what they wait for."""
         return self._store.held_counts()
 
+    @contextmanager
+    def _work(self) -> Iterator[None]:
+        try:
+            with self._store.transaction():
+                yield
+        except BaseException:
+            self._products.forget()
+            self._found.clear()
+            raise
+        finally:
+            self._queue.clear()
+            self._offered.clear()
+
     def _finish(self) -> list[Finding]:
         self._products.store()
         numbered = [
@@ -140,8 +193,9 @@ class Reader:
         self._found.clear()
         return numbered
 
-    def _message(self, event: Event) -> None:
-        self._queue.append(event)
+    def _offer(self, events: Iterable[Event]) -> None:
+        """Judges messages, and whatever they let go on."""
+        self._queue.extend(events)
         while self._queue:
             current = self._queue.popleft()
             try:
@@ -182,7 +236,7 @@ class Reader:
             return
         self._found.append(findings.of_evidence(event.device, attested))
         # Open records first: the results then find their instance admitted.
-        for waits_for in (_for_instance(attested.instance_id), _for_evidence(attested.evidence_digest)):
+        for waits_for in (for_instance(attested.instance_id), for_evidence(attested.evidence_digest)):
             self._queue.extend(self._store.take_held(waits_for))
 
     def _open(self, event: Event) -> None:
@@ -192,7 +246,7 @@ class Reader:
         verified = verify_open(event.body, signer.signing_key)
         attested = self._trust.by_evidence(verified.record.evidence_digest, event.device)
         if attested is None:
-            self._hold_for_evidence(event, _for_evidence(verified.record.evidence_digest))
+            self._hold_for_evidence(event, for_evidence(verified.record.evidence_digest))
             return
         match_open(verified, attested)
         link = open_link(verified, counted=attested.epoch.source != "none")
@@ -212,7 +266,7 @@ class Reader:
         instance_id = peek_instance(event.body)
         attested = self._trust.by_instance(instance_id, event.device)
         if attested is None:
-            self._hold_for_evidence(event, _for_instance(instance_id))
+            self._hold_for_evidence(event, for_instance(instance_id))
         return attested
 
     def _instances(self, event: Event, key: bytes, verdicts: Iterable[Verdict]) -> None:
@@ -221,9 +275,9 @@ class Reader:
             self._found.append(findings.of_verdict(event.device, verdict))
             goes_on = goes_on or verdict.kind is Kind.ACCEPTED
             if verdict.code == NO_ROOM:
-                self._store.hold(event, _for_room(key), verdict.code)
+                self._store.hold(event, for_room(key), verdict.code)
         if goes_on:
-            self._queue.extend(self._store.take_held(_for_room(key)))
+            self._queue.extend(self._store.take_held(for_room(key)))
             self._drain(key)
 
     def _result(self, event: Event) -> None:
@@ -243,7 +297,7 @@ class Reader:
         digest = peek_result(event.body).header.evidence_digest
         attested = self._trust.by_evidence(digest, event.device)
         if attested is None:
-            self._hold_for_evidence(event, _for_evidence(digest))
+            self._hold_for_evidence(event, for_evidence(digest))
             return None
         verified = verify_result(event.body, attested.signing_key)
         match_result(verified, attested, self._policy)
@@ -260,7 +314,7 @@ class Reader:
     def _find(self, key: bytes, wanted: Wanted) -> list[ResultLink]:
         """Held results for one place in a stream; they are held no longer."""
         links = []
-        for event in self._store.take_held(_for_place(key, wanted.instance_id, wanted.output, wanted.sequence)):
+        for event in self._store.take_held(for_place(key, wanted.instance_id, wanted.output, wanted.sequence)):
             found = self._verified(event)
             if found:
                 links.append(self._link(event, found[1]))
@@ -275,9 +329,10 @@ class Reader:
             self._found.append(findings.of_verdict(event.device, verdict))
             return
         header = verified.header
-        stream = _for_place(key, verified.instance_id, header.output)
-        is_first = verdict.code == "gap" and not self._store.is_held(stream)
-        self._hold(event, _for_place(key, verified.instance_id, header.output, header.sequence), verdict, is_first)
+        is_first = verdict.code == "gap" and not self._store.is_held(
+            for_output(key, verified.instance_id, header.output)
+        )
+        self._hold(event, for_place(key, verified.instance_id, header.output, header.sequence), verdict, is_first)
 
     def _opened(self, event: Event, slot: str | None, verified: VerifiedResult) -> Finding:
         try:
@@ -299,21 +354,3 @@ class Reader:
             self._found.append(findings.held(event.device, "no-evidence", what, digest=digest))
         else:
             self._found.append(findings.duplicate(event.device, "held already", digest=digest))
-
-
-def _for_evidence(digest: bytes) -> bytes:
-    return b"evidence" + digest
-
-
-def _for_instance(instance_id: bytes) -> bytes:
-    return b"instance" + instance_id
-
-
-def _for_room(key: bytes) -> bytes:
-    return b"room" + key
-
-
-def _for_place(key: bytes, instance_id: bytes, output: str, sequence: int | None = None) -> bytes:
-    """Without a sequence number it is the common beginning of all places of one instance on one output."""
-    stream = b"result" + key + instance_id + bytes([len(output)]) + output.encode()
-    return stream if sequence is None else stream + sequence.to_bytes(8, "big")
