@@ -97,9 +97,9 @@ def prepare(folder: Path, project: Path, progress: Progress) -> Prepared:
 
 def _pin_platform(prepared: Prepared, progress: Progress) -> None:
     """Enrolment: the reader pins the anchor of this machine's emulator and the signer it accepts."""
-    state = prepared.simulator_state / "data" / "ta_runner"
-    command(["platform", "show", "--state", str(state)], progress)
-    anchor = state / "emulator" / "attestation.pub.pem"
+    emulator = prepared.simulator_state / "data" / "ta_runner" / "emulator"
+    command(["platform", "show", "--state", str(emulator)], progress)
+    anchor = emulator / "attestation.pub.pem"
     signer = prepared.environment()["ANOMALY_SIGNER"]
     accept = ["--anchor", str(anchor), "--class", "emulated", "--device", DEVICE, "--signer", signer]
     command(["policy", "init", *accept, "--product-id", "1", "--out", str(prepared.policy)], progress)
