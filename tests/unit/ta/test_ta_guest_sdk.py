@@ -99,6 +99,7 @@ def test_what_goes_wrong_becomes_a_failure(sdk: Any, testing: Any, returned: Any
     assert failed.value.status == status
     assert "secret" not in failed.value.message
     assert bool(tee.logs) == (status == 500)
+    assert not any("_app.py" in message for _, message in tee.logs)
 
 
 @pytest.mark.parametrize("payload", ["", "{", "[" * 100_000, "nope"], ids=["empty", "cut off", "deep", "a word"])

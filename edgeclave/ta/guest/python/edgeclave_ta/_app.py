@@ -76,7 +76,7 @@ class TrustedApp:
         except Failure:
             raise
         except (Exception, SystemExit) as error:
-            tee.log(tee.ERROR, traceback.format_exc())
+            tee.log(tee.ERROR, _own_traceback(error))
             raise Failure(500, f"method {method} failed with {type(error).__name__}; its log tells more") from error
         return reply
 
@@ -85,6 +85,14 @@ class TrustedApp:
             raise ValueError(f"there are two methods named {name}")
         self._methods[name] = call
         return function
+
+
+def _own_traceback(error: BaseException) -> str:
+    """The traceback from the application's own first line on."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames))
 
 
 def _json_method(name: str, function: Callable[[Any], Any]) -> Callable[[str], str]:
