@@ -31,8 +31,8 @@ from 0.37 n values (Rousseeuw & Croux 1993), and Student's t with that many degr
 SEEN_TIMES = 1.6
 TAIL_FRACTIONS = (0.02, 0.1)
 TAIL_TIMES = 6.0
-"""An exponential tail falls by a factor of 5 from the outer 10 % to the outer 2 %, and as much again with each such step:
-six more steps are 2 % / 5**6, about one in a million."""
+"""An exponential tail falls by a factor of 5 from the outer 10 % to the outer 2 %, and again with each such step: six
+more steps are 2 % / 5**6, about one in a million."""
 ROUNDING = 1e-12
 """Differences below this share of the value are floating-point rounding."""
 

@@ -10,8 +10,8 @@ from edgeclave_ta import Failure
 
 from anomaly.detector import Time
 
-MAX_READINGS = 5_000
-"""Readings in one call; the message limit of ta.toml is reached at about as many."""
+MAX_READINGS = 2_000
+"""Readings in one call: the most that cannot give more sealed results than the enclave takes from one call (256)."""
 MAX_NAME_CHARACTERS = 128
 MAX_TIME_CHARACTERS = 64
 MAX_MAGNITUDE = 1e300
