@@ -47,6 +47,29 @@ class CompileLimits:
 DEFAULT_LIMITS = CompileLimits()
 
 
+@dataclass(frozen=True)
+class CachedCode:
+    """A copy of a cache file that nobody can change: its MAC, not yet checked, and the code in a sealed memfd."""
+
+    mac: bytes
+    memory: int
+
+    @classmethod
+    def copy(cls, cached: int) -> CachedCode | None:
+        """None when there is no file of a plausible size behind the descriptor."""
+        size = os.fstat(cached).st_size - MAC_BYTES
+        if not 0 < size <= MAX_COMPILED_BYTES:
+            return None
+        memory = _memory_file()
+        mac = os.pread(cached, MAC_BYTES, 0)
+        _copy(cached, memory, MAC_BYTES, size)
+        _seal(memory)
+        if os.fstat(memory).st_size == size:
+            return cls(mac, memory)
+        os.close(memory)  # the file shrank while it was copied
+        return None
+
+
 class CompiledCodeCache:
     """Compiled code of one Wasm module, under one MAC key."""
 
@@ -55,23 +78,14 @@ class CompiledCodeCache:
         self._key = key
         self._bound_to = dcbor(["edgeclave/compiled-code/1", wasm_digest, fingerprint(), debug])
 
-    def load(self, engine: Engine, cached: int) -> Component | None:
-        """The component from the descriptor of a cache file; None when it is missing, stale or was tampered with."""
-        size = os.fstat(cached).st_size - MAC_BYTES
-        if not 0 < size <= MAX_COMPILED_BYTES:
-            return None
-        memory = _memory_file()
+    def load(self, engine: Engine, cached: CachedCode) -> Component | None:
+        """The component, and closes the memfd; None when the code is stale or was tampered with."""
         try:
-            mac = os.pread(cached, MAC_BYTES, 0)
-            _copy(cached, memory, MAC_BYTES, size)
-            _seal(memory)
-            if os.fstat(memory).st_size != size:
+            if not hmac.compare_digest(cached.mac, self._mac(cached.memory)):
                 return None
-            if not hmac.compare_digest(mac, self._mac(memory)):
-                return None
-            return _deserialize(engine, memory)
+            return _deserialize(engine, cached.memory)
         finally:
-            os.close(memory)
+            os.close(cached.memory)
 
     def compile(self, engine: Engine, wasm: bytes, keep: int | None, limits: CompileLimits) -> Component:
         """Compiles, and writes what the host should keep to the descriptor `keep`.
@@ -169,7 +183,7 @@ def _copy(source: int, destination: int, offset: int, size: int) -> None:
     while size > 0:
         copied = os.sendfile(destination, source, offset, min(size, _COPY_BYTES))
         if copied == 0:
-            return  # a file that shrank; its MAC tells
+            return  # a file that shrank
         offset += copied
         size -= copied
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from wasmtime import Engine, Store, WasiConfig, WasmtimeError
-from wasmtime.component import Component, Func, Linker, Record
+from wasmtime.component import U16, Component, Func, Linker, RecordType, ResultType, String, ValType
 
 from edgeclave.enclave.deadline import DeadlineTicker
 from edgeclave.enclave.imports import is_wasi
@@ -78,14 +79,7 @@ class Guest:
             raise self._ended(error) from error
         finally:
             self._ticker.disarm()
-        self._invoke = instance.get_func(store, "invoke")
-        if self._invoke is None:
-            raise PackageError(
-                "no-invoke",
-                "the component exports no function `invoke`",
-                where="Wasm",
-                advice="build it against the world edgeclave:ta/trusted-app",
-            )
+        self._invoke = _checked_invoke(store, instance.get_func(store, "invoke"))
 
     def invoke(self, method: str, payload: str, seconds: float) -> str | GuestFailure:
         """Calls the trusted application.
@@ -117,12 +111,40 @@ class Guest:
         return GuestEndedError(_last_line(error), timed_out=timed_out)
 
 
-def _failure(answer: object) -> GuestFailure:
-    if isinstance(answer, Record):
-        status, message = getattr(answer, "status", None), getattr(answer, "message", None)
-        if isinstance(status, int) and isinstance(message, str):
-            return GuestFailure(status, message[:MAX_FAILURE_CHARACTERS])
-    return GuestFailure(502, "the trusted application answered with another type than the WIT says")
+@dataclass(frozen=True)
+class _KnownType:
+    """What wasmtime-py reads of a function's type."""
+
+    params: list[tuple[str, ValType]]
+    result: ValType | None
+
+
+def _checked_invoke(store: Store, function: Func | None) -> Func:
+    """Checks `invoke` against the WIT, once, and keeps its type: finding it again would take a third of each call."""
+    known = None if function is None else function.type(store)
+    parameters = [] if known is None else known.params
+    result = None if known is None else known.result
+    as_in_the_wit = (
+        [type(parameter) for _, parameter in parameters] == [String, String]
+        and isinstance(result, ResultType)
+        and isinstance(result.ok, String)
+        and isinstance(result.err, RecordType)
+        and [(name, type(field)) for name, field in result.err.fields] == [("status", U16), ("message", String)]
+    )
+    if function is None or not as_in_the_wit:
+        raise PackageError(
+            "no-invoke",
+            "the component exports no function `invoke` of the type in the WIT",
+            where="Wasm",
+            advice="build it against the world edgeclave:ta/trusted-app",
+        )
+    kept = _KnownType(parameters, result)
+    function.type = lambda _store: kept  # type: ignore[method-assign, assignment, return-value]
+    return function
+
+
+def _failure(answer: Any) -> GuestFailure:
+    return GuestFailure(answer.status, answer.message[:MAX_FAILURE_CHARACTERS])
 
 
 def _last_line(error: Exception) -> str:

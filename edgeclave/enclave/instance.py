@@ -117,6 +117,8 @@ class Instance:
             return _failed(status.BAD_REPLY, f"the reply has {len(reply)} bytes, the limit is {self._message_bytes}")
         if not _is_json(reply):
             return _failed(status.BAD_REPLY, "the reply is not JSON")
+        if not transaction.has_effects:
+            return CallOutcome(reply=answer)
         emitted = [(output, result.encode()) for output, result in transaction.emitted]
         results, state = self._commit(emitted, transaction.changed_snapshot(), request.host_time, assurance)
         return CallOutcome(reply=answer, results=results, state=state)

@@ -116,7 +116,9 @@ class Streams:
     def note_call(self, assurance: Assurance) -> None:
         """Each call lowers, never raises, what the next result on each output may claim."""
         for output, head in self._heads.items():
-            self._heads[output] = replace(head, assurance=_lower(head.assurance, assurance))
+            lowest = _lower(head.assurance, assurance)
+            if lowest != head.assurance:
+                self._heads[output] = replace(head, assurance=lowest)
 
     def seal(
         self,

@@ -99,6 +99,10 @@ class Transaction:
         self._emitted_on[output] = self._emitted_on.get(output, 0) + 1
         return sequence
 
+    @property
+    def has_effects(self) -> bool:
+        return bool(self.emitted or self._writes or self._counters)
+
     def changed_snapshot(self) -> Snapshot | None:
         """The snapshot after the call; None when the call left it as it was."""
         if not self._writes and not self._counters:

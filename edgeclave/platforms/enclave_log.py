@@ -14,6 +14,7 @@ import msgspec
 from edgeclave.enclave.log import BURST_LINES, LINES_PER_SECOND, LogLine
 
 MAX_LINE_BYTES = 32 << 10
+MAX_LINES_PER_MESSAGE = 100
 _CHUNK_BYTES = 16 << 10
 _logger = logging.getLogger("edgeclave.enclave")
 
@@ -68,6 +69,8 @@ class _Lines:
         self._emit(level, parsed.source[:32], parsed.message)
 
     def _emit(self, level: int, source: str, message: str) -> None:
-        # One line stays one line, whatever it holds: a trusted application must not forge entries of others.
-        printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
-        _logger.log(level, "%s", printable, extra={"slot": self._slot, "source": source})
+        # A traceback stays readable and nobody can forge an entry of others: each line becomes an entry of its own,
+        # and what is not printable is written out.
+        for line in message.split("\n")[:MAX_LINES_PER_MESSAGE]:
+            printable = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+            _logger.log(level, "%s", printable, extra={"slot": self._slot, "source": source})
