@@ -87,7 +87,8 @@ async def _serve(name: str, main: Callable[[Service], Awaitable[None]]) -> None:
     service = Service(name, state_directory())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _begin_stop, service)
+        # Not the loop's own handler: that one would not run while something blocks the loop.
+        signal.signal(number, lambda _number, _frame: _begin_stop(service, loop))
     runner = await _start_metrics(service)
     _log.info("module started", state=str(service.state))
     work = asyncio.ensure_future(main(service))
@@ -109,8 +110,8 @@ async def _serve(name: str, main: Callable[[Service], Awaitable[None]]) -> None:
                 await runner.cleanup()
 
 
-def _begin_stop(service: Service) -> None:
-    service.stopping.set()
+def _begin_stop(service: Service, loop: asyncio.AbstractEventLoop) -> None:
+    loop.call_soon_threadsafe(service.stopping.set)
     last_resort = threading.Timer(STOP_SECONDS + 0.4, os._exit, args=(1,))
     last_resort.daemon = True
     last_resort.start()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from edgeclave.edge.link import Acknowledge, GetEvidence, LinkError, List
+from tests.fixtures.waiting import eventually
 
 CALLER = "azureiot://hub/devices/edge01/modules/workload"
 
@@ -73,11 +74,16 @@ async def test_another_modules_identity_is_refused(device: Any, entry: Any) -> N
 
 @pytest.mark.parametrize(
     ("changes", "code"),
+    # A digest of its own where the package is to be fetched: by the probe's it would come from the cache.
     [
         pytest.param({"signer": "0" * 64}, "wrong-signer", id="signed by someone else"),
         pytest.param({"digest": "sha256:" + "0" * 64}, "wrong-digest", id="another package than the twin names"),
-        pytest.param({"package": "/no/such.ta"}, "package-unavailable", id="package missing"),
-        pytest.param({"package": "http://host/a.ta"}, "insecure-package-url", id="plain http"),
+        pytest.param(
+            {"package": "/no/such.ta", "digest": "sha256:" + "0" * 64}, "package-unavailable", id="package missing"
+        ),
+        pytest.param(
+            {"package": "http://host/a.ta", "digest": "sha256:" + "0" * 64}, "insecure-package-url", id="plain http"
+        ),
         pytest.param({"platform": "sgx2"}, "unknown-platform", id="unknown platform"),
         pytest.param({"colour": "red"}, "bad-trusted-app", id="unknown field"),
         pytest.param({"signer": None}, "bad-trusted-app", id="field missing"),
@@ -148,8 +154,7 @@ async def test_runner_killed_between_commit_and_answer(device: Any, entry: Any, 
     async with device.link() as link:
         await asyncio.wait_for(link.wait_until_up(), 20)
         asking = asyncio.create_task(invoke(link, "emit", {"count": 3}, call_id="only-once"))
-        while not _stored(device, "only-once"):
-            await asyncio.sleep(0)
+        await eventually(lambda: _stored(device, "only-once"))
         await device.kill_runner()
         await asyncio.gather(asking, return_exceptions=True)
         before = _stored(device, "only-once")
