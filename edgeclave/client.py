@@ -40,7 +40,8 @@ ANSWER_SECONDS = 3.0
 """Longer than an attempt's deadline that its answer, or the refusal, may take to get here."""
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 5.0
-_RETRIED_STATUSES = frozenset({408, 429, 503, 504})
+_RETRIED_STATUSES = frozenset({408, 429})
+"""Besides all from 500: what is wrong on the other side may be right the next time."""
 _RETRIED_CODES = frozenset({"certificate-expired"})
 
 
@@ -237,7 +238,7 @@ class Client:
             detail = _error_decoder.decode(answer).error
         except msgspec.DecodeError:
             detail = _ErrorDetail(what=f"HTTP {response.status}")
-        if response.status in _RETRIED_STATUSES or detail.code in _RETRIED_CODES:
+        if response.status >= 500 or response.status in _RETRIED_STATUSES or detail.code in _RETRIED_CODES:
             raise _TryAgain(f"{detail.what} [{detail.code}]", _seconds(response.headers.get("Retry-After")))
         raise CallRefused(response.status, detail.code, detail.what, where=url, advice=detail.advice)
 

@@ -49,13 +49,15 @@ class Gate:
             self.refused(identity, error)
             raise
         if self.policy is None:
-            raise RefusalError(
+            unready = RefusalError(
                 503,
                 "no-policy-yet",
                 "the broker has not read its policy yet",
                 advice="ask again; if it stays so, check the broker's connection to the hub",
                 retry_after=1.0,
             )
+            self.refused(identity, unready)
+            raise unready
         decision = self.policy.decide(identity, operation, resource)
         self._record(identity, operation, resource, call_id, decision)
         if not decision.allowed:

@@ -17,6 +17,7 @@ _STATUS = {
     "message-too-large": 413,
     "payload-too-large": 413,
     "too-many-requests": 429,
+    "trusted-app-not-running": 503,
     "audit-unavailable": 503,
     "link-timeout": 504,
     "deadline-exceeded": 504,

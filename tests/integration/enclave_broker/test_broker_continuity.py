@@ -48,7 +48,6 @@ async def test_certificates_are_renewed_under_load_without_a_failed_request(
         while not done.is_set():
             async with device.session("sample_analytics") as session, session.post(OBSERVE, data=b"1") as response:
                 answers.append(response.status)
-                assert response.connection is None or response.connection.transport is not None
             serials.add(await server_serial(device))
 
     async def renewing_client() -> None:
@@ -163,7 +162,7 @@ async def test_with_the_real_runner_and_a_trusted_application(device: Device, tm
     await device.start_broker({"policy": {"statements": {"all": statement}}})
     async with device.client("sample_analytics") as client:
         payload = {"text": "ä", "numbers": [1, 2.5, None]}
-        assert (await client.invoke("probe", "echo", payload, call_id="c-1")).payload == payload
+        assert (await client.invoke("probe", "echo", payload, call_id="c-1", total_seconds=100)).payload == payload
         with pytest.raises(TrustedAppFailure) as caught:
             await client.invoke("probe", "fail", {"status": 418, "message": "short and stout"})
         assert (caught.value.status, caught.value.message) == (418, "short and stout")

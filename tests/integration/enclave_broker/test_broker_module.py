@@ -152,3 +152,24 @@ async def test_an_impostor_of_the_runner_gets_no_call(device: Device) -> None:
             assert response.status == 503
             assert "also names hostile" in (await response.json())["error"]["what"]
     assert impostor.seen == []
+
+
+async def test_health_and_metrics_say_what_is_wrong(device: Device) -> None:
+    await device.start_broker()
+    address = device.simulator.environment("enclave_broker")["EDGECLAVE_LISTEN"]
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"http://{address}:9600/health") as response:
+            assert response.status == 503
+            checks = (await response.json())["checks"]
+            assert checks["policy"] == "ok"
+            assert checks["ta_runner"] != "ok"
+        runner = Runner()
+        async with serving(device, runner):
+            async with asyncio.timeout(10):
+                while True:
+                    async with session.get(f"http://{address}:9600/health") as response:
+                        if response.status == 200:
+                            break
+                    await asyncio.sleep(0.05)
+            async with session.get(f"http://{address}:9600/metrics") as response:
+                assert "edgeclave_broker_runner_link_up 1.0" in await response.text()
