@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from edgeclave.enclave import status
 from edgeclave.enclave.attester import Attester, InstanceKeys
+from edgeclave.enclave.beacons import newer_beacon
 from edgeclave.enclave.guest import Guest, GuestEndedError, GuestFailure
 from edgeclave.enclave.log import enclave_log
 from edgeclave.enclave.messages import (
@@ -31,9 +30,7 @@ from edgeclave.enclave.services import Services
 from edgeclave.enclave.state import Snapshot, StateVault
 from edgeclave.enclave.streams import Head, Streams
 from edgeclave.enclave.transaction import MAX_RESULT_BYTES, Transaction
-from edgeclave.errors import EnclaveError
 from edgeclave.evidence.eat import Epoch
-from edgeclave.results.beacon import verify_beacon
 from edgeclave.results.records import CloseRecord, sign_close
 from edgeclave.results.sealed import NO_INPUTS, ResultHeader, extend_inputs
 from edgeclave.ta.identity import Identity
@@ -139,24 +136,9 @@ class Instance:
         """Answers a beacon with a heartbeat on every output that has recipients.
 
         Raises:
-            EnclaveError: `no-beacon-authority`, `beacon-too-old`.
-            ResultError: see `verify_beacon`.
+            EdgeclaveError: see `newer_beacon`.
         """
-        if self._manifest.beacon_authority is None:
-            raise EnclaveError(
-                "no-beacon-authority",
-                "the manifest names no beacon authority",
-                where="manifest: beacon_authority",
-                advice="name one in ta.toml and sign again, or send no beacons",
-            )
-        authority = load_der_public_key(self._manifest.beacon_authority)
-        assert isinstance(authority, ec.EllipticCurvePublicKey)  # the manifest was checked
-        beacon = verify_beacon(message, authority)
-        last = self._snapshot.beacon
-        if last is not None and beacon.number <= last.number:
-            raise EnclaveError(
-                "beacon-too-old", f"beacon {beacon.number} is not newer than {last.number}", advice="send the newest"
-            )
+        beacon = newer_beacon(self._manifest, message, self._snapshot.beacon)
         changed = msgspec.structs.replace(self._snapshot, beacon=beacon)
         heartbeats = [(output, b"") for output in self._streams.recipients_in_force]
         results, state = self._commit(heartbeats, changed, host_time, None)

@@ -12,6 +12,7 @@ import msgspec
 from edgeclave.cose import sha256
 from edgeclave.enclave import lockdown
 from edgeclave.enclave.attester import Attester, InstanceKeys
+from edgeclave.enclave.beacons import newer_beacon
 from edgeclave.enclave.deadline import DeadlineTicker
 from edgeclave.enclave.engine import make_engine
 from edgeclave.enclave.epoch import epoch_record, read_predecessor
@@ -20,16 +21,17 @@ from edgeclave.enclave.hardware import Hardware
 from edgeclave.enclave.instance import Instance
 from edgeclave.enclave.linking import make_linker
 from edgeclave.enclave.loading import Files, Loaded, load
-from edgeclave.enclave.log import TrustedApplicationLog
+from edgeclave.enclave.log import TrustedApplicationLog, enclave_log
 from edgeclave.enclave.messages import IdentityView, LimitsView, ManifestView, Started, StartRequest
 from edgeclave.enclave.sealing import SealingKeys
 from edgeclave.enclave.services import Services
 from edgeclave.enclave.state import Snapshot, StateVault
 from edgeclave.enclave.streams import Streams
-from edgeclave.errors import PackageError
+from edgeclave.errors import EdgeclaveError, PackageError
 from edgeclave.evidence.collection import evidence_digest
 from edgeclave.evidence.eat import Epoch
 from edgeclave.results.records import OpenRecord, sign_open
+from edgeclave.ta.manifest import Manifest
 
 START_SECONDS = 10.0
 """How long the code may take that a component runs when it is instantiated."""
@@ -46,6 +48,7 @@ def start(request: StartRequest, files: Files, hardware: Hardware) -> tuple[Inst
     hardware.close_derivation()
 
     snapshot = Snapshot() if request.state is None else vault.open(request.state)[0]
+    snapshot = _with_beacon(snapshot, manifest, request.beacon)
     predecessor = read_predecessor(snapshot.epoch, request.shown, request.shown_open)
     streams = Streams(manifest.outputs, snapshot.recipients)
     for output, message in request.recipients.items():
@@ -114,6 +117,18 @@ def start(request: StartRequest, files: Files, hardware: Hardware) -> tuple[Inst
         compiled=loaded.compiled,
     )
     return instance, started
+
+
+def _with_beacon(snapshot: Snapshot, manifest: Manifest, message: bytes | None) -> Snapshot:
+    """A beacon that cannot be believed costs freshness, and is no reason to stand still."""
+    if message is None:
+        return snapshot
+    try:
+        return msgspec.structs.replace(snapshot, beacon=newer_beacon(manifest, message, snapshot.beacon))
+    except EdgeclaveError as error:
+        if error.code != "beacon-too-old":
+            enclave_log("warning", f"the beacon given at the start is not used: {error}")
+        return snapshot
 
 
 def _prepare(guest: Guest) -> None:

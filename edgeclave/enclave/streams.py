@@ -56,7 +56,7 @@ class Streams:
         """Obeys a recipient set from now on.
 
         Raises:
-            EnclaveError: `unknown-output`, `recipient-set-too-old`, `recipient-set-conflict`.
+            EnclaveError: `unknown-output`, `recipient-set-too-old`.
             ResultError: see `verify_recipient_set`.
         """
         authority = self._authorities.get(output)
@@ -71,20 +71,13 @@ class Streams:
                 f"this recipient set is for output {recipients.output}",
                 where=f"recipients of {output}",
             )
-        version, digest = self._seen.get(output, (0, b""))
+        version = self._seen[output][0] if output in self._seen else 0
         if recipients.version < version:
             raise EnclaveError(
                 "recipient-set-too-old",
                 f"version {recipients.version} was already replaced by version {version}",
                 where=f"recipients of {output}",
                 advice="deploy the newest set, or sign a new one with a higher version",
-            )
-        if recipients.version == version and recipients.digest != digest and digest:
-            raise EnclaveError(
-                "recipient-set-conflict",
-                f"another set was already signed as version {version}",
-                where=f"recipients of {output}",
-                advice="sign the new set with a higher version",
             )
         self._recipients[output] = recipients
         self._seen[output] = (recipients.version, recipients.digest)
