@@ -24,6 +24,7 @@ from wasmtime.component import Component
 from edgeclave.cose import dcbor
 from edgeclave.enclave.engine import fingerprint, make_engine
 from edgeclave.enclave.lockdown import end_with_parent
+from edgeclave.enclave.log import enclave_log
 from edgeclave.errors import EnclaveError, PackageError
 
 MAC_BYTES = 32
@@ -98,11 +99,18 @@ class CompiledCodeCache:
             _compile_in_child(wasm, memory, limits)
             _seal(memory)
             if keep is not None:
-                _write_all(keep, self._mac(memory))
-                _copy(memory, keep, 0, os.fstat(memory).st_size)
+                self._keep(memory, keep)
             return _deserialize(engine, memory)
         finally:
             os.close(memory)
+
+    def _keep(self, sealed_memory: int, keep: int) -> None:
+        """A full disk costs the next start its time, and is no reason to fail this one."""
+        try:
+            _write_all(keep, self._mac(sealed_memory))
+            _copy(sealed_memory, keep, 0, os.fstat(sealed_memory).st_size)
+        except OSError as error:
+            enclave_log("warning", f"compiled code could not be kept for the next start: {error.strerror}")
 
     def _mac(self, sealed_memory: int) -> bytes:
         with mmap.mmap(sealed_memory, 0, prot=mmap.PROT_READ, flags=mmap.MAP_PRIVATE) as code:

@@ -91,9 +91,13 @@ class Emulator:
     def _open_cache(self, package: Path) -> CacheSlot:
         try:
             return self._cache.open(package)
-        except FileNotFoundError as error:
+        except OSError as error:
+            what = "package" if error.filename == str(package) else "cache of compiled code"
             raise PackageError(
-                "package-unreadable", "there is no such package", where=str(package), advice="check the path"
+                "package-unreadable" if what == "package" else "cache-unusable",
+                f"the {what} cannot be used: {error.strerror}",
+                where=str(error.filename or package),
+                advice="check that it is there, its permissions, and the space on the disk",
             ) from error
 
     def _secrets(self) -> int:
@@ -109,7 +113,7 @@ class Emulator:
     def _root_key(self) -> bytes:
         self._make()
         path = self.directory / ROOT_KEY
-        root = path.read_bytes()
+        root = _read(path)
         if len(root) != ROOT_BYTES:
             raise _unusable(path, f"it must have {ROOT_BYTES} bytes")
         return root
@@ -120,6 +124,12 @@ class Emulator:
 
     def _make(self) -> None:
         """Makes folder and keys if neither key is there; one without the other is refused, never completed."""
+        try:
+            self._make_missing()
+        except OSError as error:
+            raise _unusable(self.directory, str(error.strerror)) from error
+
+    def _make_missing(self) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         root, key = self.directory / ROOT_KEY, self.directory / ATTESTATION_KEY
         if root.exists() and key.exists() and self.anchor_file.exists():
@@ -140,12 +150,19 @@ class Emulator:
 
 def _load(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        key = serialization.load_pem_private_key(_read(path), password=None)
     except (ValueError, TypeError) as error:
         raise _unusable(path, "it is not a private key in PEM") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise _unusable(path, "it is not a P-256 key")
     return key
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _unusable(path, str(error.strerror)) from error
 
 
 def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:

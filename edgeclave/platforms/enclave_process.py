@@ -89,21 +89,33 @@ class EnclaveProcess:
 
     @classmethod
     async def spawn(cls, descriptors: Descriptors, slot: str) -> EnclaveProcess:
-        """Starts the process, with nothing of the host's environment and no descriptors but the named ones."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-I",
-            "-m",
-            "edgeclave.enclave",
-            *descriptors.arguments(),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            pass_fds=descriptors.numbers(),
-            env={},
-            cwd="/",
-            start_new_session=True,
-        )
+        """Starts the process, with nothing of the host's environment and no descriptors but the named ones.
+
+        Raises:
+            EnclaveError: `enclave-not-started`.
+        """
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-I",
+                "-m",
+                "edgeclave.enclave",
+                *descriptors.arguments(),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                pass_fds=descriptors.numbers(),
+                env={},
+                cwd="/",
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise EnclaveError(
+                "enclave-not-started",
+                f"the enclave process cannot be started: {error.strerror}",
+                where=slot,
+                advice="check the memory and the number of processes this user may have",
+            ) from error
         return cls(process, slot)
 
     @property

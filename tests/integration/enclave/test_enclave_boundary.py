@@ -109,6 +109,34 @@ async def test_it_ends_with_its_parent(tmp_path: Path, minimal: HandmadePackage)
     pytest.fail("the enclave outlived the process that started it")
 
 
+async def test_a_process_that_cannot_be_started_is_a_clear_error(
+    emulator: Emulator, minimal: HandmadePackage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(enclave_process.sys, "executable", str(tmp_path / "nowhere"))
+    assert (await refusal(emulator, minimal)).code == "enclave-not-started"
+
+
+async def test_a_cache_that_cannot_be_used_is_a_clear_error(minimal: HandmadePackage, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("in the way")
+    error = await refusal(Emulator(tmp_path / "emulator", tmp_path / "cache"), minimal)
+    assert (error.code, error.where) == ("cache-unusable", str(tmp_path / "cache"))
+
+
+async def test_a_full_disk_costs_only_the_cache(emulator: Emulator, minimal: HandmadePackage) -> None:
+    # /dev/full is what a full disk looks like to the enclave: each write to it fails with ENOSPC.
+    package, hardware, full = (
+        os.open(minimal.path, os.O_RDONLY),
+        emulator._secrets(),
+        os.open("/dev/full", os.O_WRONLY),
+    )
+    enclave = await EnclaveProcess.spawn(Descriptors(package, hardware, None, full), "slot")
+    await enclave.start(Slot().request(None))
+    assert reply(await call(enclave, "echo", 1)) == 1
+    await enclave.kill()
+    for descriptor in (package, hardware, full):
+        os.close(descriptor)
+
+
 # What it refuses to run
 
 

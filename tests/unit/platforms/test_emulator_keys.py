@@ -93,3 +93,11 @@ def test_the_key_of_another_curve_is_no_attestation_key(emulator: Emulator) -> N
     (emulator.directory / "attestation.key.pem").write_bytes(other)
     with pytest.raises(EnclaveError, match="not a P-256 key"):
         emulator.anchor()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(EnclaveError) as refusal:
+        Emulator(tmp_path / "file" / "emulator", tmp_path / "cache").anchor()
+    assert refusal.value.code == "emulator-keys-unusable"
+    assert refusal.value.where == str(tmp_path / "file" / "emulator")
