@@ -2,6 +2,7 @@
 
     <gateway>:8883 -> the MQTT port        <gateway>:443 -> the HTTPS port
     <module id>:<port> -> that port of the module's own loopback address
+    an address of the simulator's own loopback block -> itself
 
 Everything else is refused; this proxy leads nowhere outside.
 """
@@ -58,6 +59,8 @@ class ConnectProxy:
             return None
         port = int(port_text)
         settings = self._settings
+        if host.startswith(f"{settings.block}."):  # clients send everything to a proxy, their own neighbours included
+            return host, port
         if host == settings.gateway.lower():
             known = {8883: settings.ports.mqtt, 443: settings.ports.https}
             return (settings.address, known[port]) if port in known else None

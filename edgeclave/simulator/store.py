@@ -18,6 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgeclave.edge.store import StoreError, open_database, store_error
+from edgeclave.simulator.log import logger
+
+_log = logger("store")
 
 Outcome = Callable[[StoreError | None], None]
 
@@ -69,6 +72,7 @@ class Store:
         self.connection = open_database(path, MIGRATIONS)
         self._waiting: list[Outcome] = []
         self._closed = False
+        self._scheduled = False
 
     def close(self) -> None:
         """Commits what is pending and closes."""
@@ -109,6 +113,7 @@ class Store:
         """
         if self.connection.in_transaction:
             self._waiting.append(outcome)
+            self._schedule()
         else:
             outcome(None)
 
@@ -133,6 +138,7 @@ class Store:
 
     def commit(self) -> None:
         """Commits the current group now."""
+        self._scheduled = False
         if self._closed or not self.connection.in_transaction:
             return
         try:
@@ -148,10 +154,19 @@ class Store:
         if self.connection.in_transaction:
             return
         self.connection.execute("BEGIN IMMEDIATE")
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if self._scheduled:
+            return
         with contextlib.suppress(RuntimeError):  # no loop: a command that writes and calls commit itself
             asyncio.get_running_loop().call_soon(self.commit)
+            self._scheduled = True
 
     def _tell(self, error: StoreError | None) -> None:
         waiting, self._waiting = self._waiting, []
         for outcome in waiting:
-            outcome(error)
+            try:
+                outcome(error)
+            except Exception:  # one listener's failure is not the others'
+                _log.exception("a listener failed after a commit")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edgeclave.errors import ConfigurationError
 
+_NEVER_A_VARIABLE = frozenset({"edgeAgent", "edgeHub", "upstream", "schema", "body"})
 _REFERENCE = re.compile(r"\$(?:\{(?P<braced>[A-Za-z_][A-Za-z0-9_]*)\}|(?P<plain>[A-Za-z_][A-Za-z0-9_]*))")
 _ASSIGNMENT = re.compile(r"\s*(?:export\s+)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)\s*=\s*(?P<value>.*?)\s*")
 
@@ -53,7 +54,7 @@ def expand(text: str, values: Mapping[str, str]) -> tuple[str, list[str]]:
 
     def replace(match: re.Match[str]) -> str:
         name = match["braced"] or match["plain"]
-        if name in values:
+        if name in values and name not in _NEVER_A_VARIABLE:
             return values[name]
         if match["braced"] or name.isupper():
             undefined[name] = None

@@ -1,0 +1,110 @@
+import json
+
+import pytest
+
+from edgeclave.errors import ConfigurationError
+from edgeclave.simulator.message import Message, decode_properties, encode_properties
+from edgeclave.simulator.routes import Input, Upstream, parse_route, parse_routes
+
+MODULE = "/modules/b/inputs/i"
+SOURCE = "/messages/modules/sample/outputs/alerts"
+
+
+@pytest.mark.parametrize(
+    ("source", "matches"),
+    [
+        pytest.param("/*", True, id="everything"),
+        pytest.param("/messages/*", True, id="all messages"),
+        pytest.param("/messages", True, id="all messages, no star"),
+        pytest.param("/messages/modules/sample/*", True, id="one module"),
+        pytest.param("/messages/modules/SAMPLE/outputs/Alerts", True, id="case does not count"),
+        pytest.param("/messages/modules/sam", True, id="a prefix of the name, as edgeHub matches"),
+        pytest.param("/messages/modules/*/outputs/alerts", True, id="any module, one output"),
+        pytest.param("/messages/modules/*/outputs/*", True, id="any module, any output"),
+        pytest.param("/messages/modules/*/outputs/other", False, id="any module, another output"),
+        pytest.param("/messages/modules/other/*", False, id="another module"),
+        pytest.param("/twinChangeNotifications", False, id="another kind"),
+        pytest.param("/messages/modules/s.mple/*", False, id="a dot is a dot"),
+    ],
+)
+def test_source(source: str, matches: bool) -> None:
+    route = parse_route("r", f"FROM {source} INTO $upstream")
+    assert route.matches(SOURCE, lambda _: None) is matches
+
+
+@pytest.mark.parametrize(
+    ("text", "sink"),
+    [
+        pytest.param("FROM /* INTO $upstream", Upstream(), id="upstream"),
+        pytest.param("from /messages/* into $UPSTREAM", Upstream(), id="small letters"),
+        pytest.param("SELECT * FROM /* INTO $upstream", Upstream(), id="with select"),
+        pytest.param(f'FROM /* INTO BrokeredEndpoint("{MODULE}")', Input("b", "i"), id="module"),
+        pytest.param(f"FROM /* INTO brokeredendpoint( '{MODULE}' )", Input("b", "i"), id="single quotes, spaces"),
+        pytest.param(f'FROM /*\n WHERE a = 1\n INTO BrokeredEndpoint("{MODULE}")', Input("b", "i"), id="several lines"),
+    ],
+)
+def test_sink(text: str, sink: Upstream | Input) -> None:
+    assert parse_route("r", text).sink == sink
+
+
+@pytest.mark.parametrize(
+    ("routes", "place", "reason"),
+    [
+        pytest.param({"r": "FROM /* TO $upstream"}, "routes.r", "not a route", id="TO for INTO"),
+        pytest.param({"r": "FROM /* INTO upstream"}, "routes.r", "not a place", id="upstream without $"),
+        pytest.param({"r": "/* INTO $upstream"}, "routes.r", "not a route", id="FROM forgotten"),
+        pytest.param({"r": "FROM messages/* INTO $upstream"}, "routes.r", "does not start", id="slash forgotten"),
+        pytest.param(
+            {"r": 'FROM /* INTO BrokeredEndpoint("/modules/b/input/i")'},
+            "routes.r",
+            "not a place",
+            id="input, no s",
+        ),
+        pytest.param({"r": f"FROM /* INTO BrokeredEndpoint({MODULE})"}, "routes.r", "not a place", id="no quotes"),
+        pytest.param({"r": "FROM /* WHERE a == 1 INTO $upstream"}, "routes.r", "expected", id="bad condition"),
+        pytest.param({"r": {"route": "FROM /* INTO $upstream", "prio": 1}}, "routes.r", "prio", id="unknown member"),
+        pytest.param({"r": {"priority": 1}}, "routes.r", "route", id="no route in it"),
+        pytest.param(
+            {"r": {"route": "FROM /* INTO $upstream", "priority": 10}}, "routes.r", "priority 10", id="priority 10"
+        ),
+        pytest.param(
+            {"r": {"route": "FROM /* INTO $upstream", "timeToLiveSecs": -1}},
+            "routes.r",
+            "timeToLive",
+            id="negative",
+        ),
+        pytest.param({"r.x": "FROM /* INTO $upstream"}, "routes.r.x", "name", id="a dot in the name"),
+        pytest.param({"r": 7}, "routes.r", "text", id="a number"),
+        pytest.param([], "$edgeHub", "object", id="an array"),
+    ],
+)
+def test_refuses_with_reason_and_place(routes: object, place: str, reason: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        parse_routes({"routes": routes})
+    assert reason in refused.value.what
+    assert refused.value.where.endswith(place)
+
+
+def test_time_to_live_comes_from_the_route_or_from_the_hub() -> None:
+    desired = {
+        "routes": {
+            "own": {"route": "FROM /* INTO $upstream", "priority": 0, "timeToLiveSecs": 60},
+            "shared": {"route": "FROM /* INTO $upstream"},
+        },
+        "storeAndForwardConfiguration": {"timeToLiveSecs": 600},
+    }
+    routes = {route.name: (route.priority, route.time_to_live_seconds) for route in parse_routes(desired)}
+    assert routes == {"own": (0, 60), "shared": (9, 600)}
+
+
+def test_a_condition_sees_body_only_when_it_says_it_is_json() -> None:
+    route = parse_route("r", "FROM /* WHERE $body.t > 20 INTO $upstream")
+    body = json.dumps({"t": 21}).encode()
+    assert route.matches(SOURCE, Message(body, {}, {"$.ct": "application/json"}).resolve)
+    assert not route.matches(SOURCE, Message(body).resolve)
+    assert not route.matches(SOURCE, Message(b"{", {}, {"$.ct": "application/json"}).resolve)
+
+
+def test_properties_come_back_as_they_were() -> None:
+    properties, system = {"k e/y&": "a b/c&d=é+%", "empty": ""}, {"$.mid": "1", "$.ct": "a/b"}
+    assert decode_properties(encode_properties(properties, system)) == (properties, system)
