@@ -136,6 +136,7 @@ class CallQueue:
                 outcome = await work(enclave)
             except Exception as error:
                 done.set_exception(error)
+                done.exception()  # whoever asked may have gone
                 if isinstance(error, StoreError):
                     raise
             else:

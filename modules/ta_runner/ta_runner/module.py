@@ -18,6 +18,7 @@ from edgeclave.edge.workload import WorkloadClient
 from edgeclave.errors import ConfigurationError, EdgeclaveError
 from edgeclave.platforms.emulator import Emulator
 from ta_runner.delivery import Delivery
+from ta_runner.instance import Host
 from ta_runner.link_server import RequestHandler
 from ta_runner.metrics import RunnerMetrics
 from ta_runner.packages import PackageCache
@@ -25,7 +26,6 @@ from ta_runner.reconciler import Reconciler
 from ta_runner.reporting import Reporter
 from ta_runner.status import reported_reason
 from ta_runner.store import RunnerStore
-from ta_runner.trusted_app import Host
 
 SERVER_NAME = "ta_runner"
 BROKER_MODULE = "enclave_broker"

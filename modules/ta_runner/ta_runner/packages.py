@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import ssl
 import urllib.parse
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -154,7 +155,7 @@ async def _download(url: str, target: Path) -> None:
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
-            session.get(url, max_redirects=MAX_REDIRECTS) as response,
+            session.get(url, max_redirects=MAX_REDIRECTS, ssl=ssl.create_default_context()) as response,
         ):
             if response.url.scheme != "https":
                 raise PackageError(

@@ -12,10 +12,12 @@ from typing import Any
 
 import structlog
 
+from edgeclave.edge.store import StoreError
 from edgeclave.errors import EdgeclaveError
 from ta_runner.desired import Desired, read_desired
+from ta_runner.instance import Host
 from ta_runner.status import Status
-from ta_runner.trusted_app import Host, TrustedApp
+from ta_runner.trusted_app import TrustedApp
 
 _log = structlog.get_logger(__name__)
 
@@ -89,10 +91,19 @@ class Reconciler:
     def _remove(self, name: str) -> None:
         """Stops it; one that never ran leaves nothing to report."""
         self._apps[name].wish(None)
-        if self._host.store.slot(name) is None:
+        if self._host.store.slot(name) is not None:
+            self._forget_settings(name)
+        else:
             ending = asyncio.ensure_future(self._apps.pop(name).stop())
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
+
+    def _forget_settings(self, name: str) -> None:
+        try:
+            with self._host.store.transaction():
+                self._host.store.set_settings(name, None)
+        except StoreError as error:
+            _log.error("removal not stored", trusted_app=name, code=error.code, reason=str(error))
 
     def _forget_old_packages(self) -> None:
         """Keeps the packages the twin names and those each slot ran last, to go back to."""
@@ -101,6 +112,6 @@ class Reconciler:
         digests = {settings.digest for settings in self._desired.trusted_apps.values()}
         for name in self._host.store.slots():
             slot = self._host.store.slot(name)
-            if slot is not None:
+            if slot is not None and slot.settings is not None:
                 digests.add(slot.settings.digest)
         self._host.packages.keep_only(digests)

@@ -31,7 +31,7 @@ _PRUNE_EVERY = 256  # settled calls
 _SCHEMA = """
 CREATE TABLE slots (
     slot TEXT PRIMARY KEY,
-    settings BLOB NOT NULL,
+    settings BLOB,
     state BLOB NOT NULL,
     open_record BLOB NOT NULL,
     evidence BLOB NOT NULL,
@@ -90,9 +90,12 @@ class StoredAnswer:
 
 @dataclass(frozen=True)
 class Slot:
-    """What the slot's last instance left: the settings it ran with, its sealed state, its first messages."""
+    """What the slot's last instance left: the settings it ran with, its sealed state, its first messages.
 
-    settings: TrustedAppSettings
+    `settings` are None once the slot was removed from the twin: its state is kept, but nothing starts it again unasked.
+    """
+
+    settings: TrustedAppSettings | None
     state: bytes
     open_record: bytes
     evidence: bytes
@@ -124,7 +127,7 @@ class RunnerStore:
         if row is None:
             return None
         return Slot(
-            msgspec.json.decode(row["settings"], type=TrustedAppSettings),
+            None if row["settings"] is None else msgspec.json.decode(row["settings"], type=TrustedAppSettings),
             row["state"],
             row["open_record"],
             row["evidence"],
@@ -150,9 +153,10 @@ class RunnerStore:
         )
         self.connection.execute("DELETE FROM last_results WHERE slot = ?", (name,))
 
-    def set_settings(self, name: str, settings: TrustedAppSettings) -> None:
-        """The instance goes on under changed settings."""
-        self.connection.execute("UPDATE slots SET settings = ? WHERE slot = ?", (msgspec.json.encode(settings), name))
+    def set_settings(self, name: str, settings: TrustedAppSettings | None) -> None:
+        """The instance goes on under changed settings, or the slot was removed from the twin (None)."""
+        encoded = None if settings is None else msgspec.json.encode(settings)
+        self.connection.execute("UPDATE slots SET settings = ? WHERE slot = ?", (encoded, name))
 
     def set_evidence_message(self, name: str, message: int) -> None:
         """The instance's evidence was put into the outbox again, as this message."""
