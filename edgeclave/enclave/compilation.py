@@ -120,9 +120,10 @@ class CompiledCodeCache:
 
 
 def _compile_in_child(wasm: bytes, memory: int, limits: CompileLimits) -> None:
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
-        _compile_and_exit(wasm, memory, limits)
+        _compile_and_exit(wasm, memory, limits, parent)
     status = _wait(child, limits.seconds)
     if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
         return
@@ -137,11 +138,13 @@ def _compile_in_child(wasm: bytes, memory: int, limits: CompileLimits) -> None:
     )
 
 
-def _compile_and_exit(wasm: bytes, memory: int, limits: CompileLimits) -> None:
+def _compile_and_exit(wasm: bytes, memory: int, limits: CompileLimits, parent: int) -> None:
     """Runs in the child, which leaves only by os._exit."""
     code = 1
     try:
         end_with_parent()
+        if os.getppid() != parent:
+            os._exit(code)  # it ended before the line above
         resource.setrlimit(resource.RLIMIT_DATA, (limits.data_bytes, limits.data_bytes))
         resource.setrlimit(resource.RLIMIT_CPU, (limits.processor_seconds, limits.processor_seconds))
         try:

@@ -5,6 +5,7 @@ A file per package and release of the compiler; the least recently used go when 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -34,8 +35,9 @@ class CacheSlot:
         self.cached, self.fresh = None, -1
 
     def keep(self) -> None:
-        """Takes what the enclave wrote as the cached code from now on."""
-        self.temporary.replace(self.path)
+        """Takes what the enclave wrote as the cached code from now on; a folder that is gone costs only time."""
+        with contextlib.suppress(OSError):
+            self.temporary.replace(self.path)
 
     def discard(self) -> None:
         self.temporary.unlink(missing_ok=True)

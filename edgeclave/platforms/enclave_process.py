@@ -212,7 +212,8 @@ class EnclaveProcess:
 
     async def _watch(self) -> None:
         exit_code = await self._process.wait()
-        await self._log
+        await asyncio.wait({self._log}, timeout=EXIT_SECONDS)
+        self._log.cancel()
         if self._process.stdin is not None:
             self._process.stdin.close()
         self.ended.set_result(Ended(self._end_reason or _describe(exit_code), exit_code, self._end_expected))

@@ -18,7 +18,7 @@ from edgeclave.platforms import enclave_process
 from edgeclave.platforms.base import CallRequest, StartRequest
 from edgeclave.platforms.emulator import Emulator
 from edgeclave.platforms.enclave_process import Descriptors, EnclaveProcess
-from tests.fixtures.wat.packages import HandmadePackage, Signer, minimal_package, wasm_package, wat_package
+from tests.fixtures.wat.packages import WAITING, HandmadePackage, Signer, minimal_package, wasm_package, wat_package
 
 from .conftest import Slot, Start, call, now, reply, status
 
@@ -215,6 +215,15 @@ async def test_a_service_that_was_not_granted_is_an_error_or_a_trap_that_names_i
         assert outcome.failure is not None
         assert "is not granted in the manifest" in outcome.failure.message
     assert reply(await call(enclave, "echo", 1)) == 1
+
+
+async def test_there_is_no_sleep_that_outlives_the_deadline(start: Start, tmp_path: Path) -> None:
+    enclave = await start(wat_package(tmp_path / "package", WAITING.read_text()))
+    outcome = await call(enclave, "echo")
+    assert status(outcome) == 500
+    assert outcome.failure is not None
+    assert "cannot wait" in outcome.failure.message
+    assert not enclave.ended.done()
 
 
 # The cache of compiled code
