@@ -207,13 +207,14 @@ class CallQueue:
         if outcome.state is None and not outcome.results:
             self._remembered.put(key, reply)
             return reply
-        answer = encode(reply)
-        if len(answer) > MAX_ANSWER_BYTES:
+        size = _encoded_bytes(reply)
+        if size > MAX_ANSWER_BYTES:
             raise CallRefused(
                 "message-too-large",
-                f"the answer with its sealed results has {len(answer)} bytes, the limit is {MAX_ANSWER_BYTES}",
+                f"the answer with its sealed results has {size} bytes, the limit is {MAX_ANSWER_BYTES}",
                 advice="send fewer readings in one call; nothing of this call was committed",
             )
+        answer = encode(reply)
         with self._store.transaction():
             self._store.advance(self._slot, outcome.state, outcome.results)
             self._store.put_answer(key, answer, awaits_acknowledgement=bool(reply.results))
@@ -283,6 +284,11 @@ class _RecentAnswers:
         while len(self._answers) > MAX_REMEMBERED_ANSWERS or self._bytes > MAX_REMEMBERED_BYTES:
             _, oldest = self._answers.popitem(last=False)
             self._bytes -= _size(oldest)
+
+
+def _encoded_bytes(reply: CallReply) -> int:
+    """At most; names, numbers and lengths of one result take less than 256 bytes."""
+    return len((reply.payload or "").encode()) + sum(len(result.sealed) + 256 for result in reply.results)
 
 
 def _size(reply: CallReply) -> int:

@@ -101,9 +101,11 @@ class TrustedApp:
         self._stopping = True
         self._wish = self._refused_wish = self._refusal = None
         self._wake.set()
-        await asyncio.wait({self._task}, timeout=STOP_SECONDS)
+        if self.status.state != "starting":  # what has not begun needs no orderly end
+            await asyncio.wait({self._task}, timeout=STOP_SECONDS)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        self._set("stopped", reason=None)
 
     async def _supervise(self) -> None:
         while not (self._stopping and self._wish is None):
@@ -120,7 +122,6 @@ class TrustedApp:
                 failure = EnclaveError("internal-error", f"it could not be run: {type(error).__name__}")
             if failure is not None:
                 await self._rest(failure)
-        self._set("stopped", reason=None)
 
     async def _idle(self) -> None:
         self._calls.close(self._not_running(self._refusal))

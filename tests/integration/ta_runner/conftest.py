@@ -20,8 +20,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from azure.iot.hub import IoTHubRegistryManager
-from azure.iot.hub.models import Twin, TwinProperties
+from azure.iot.hub import IoTHubRegistryManager  # type: ignore[import-untyped]
+from azure.iot.hub.models import Twin, TwinProperties  # type: ignore[import-untyped]
 
 from edgeclave import keys
 from edgeclave.edge.certificates import CertificateKeeper

@@ -14,6 +14,7 @@ from edgeclave.edge.link import Acknowledge, GetEvidence, LinkError, List
 from tests.fixtures.waiting import eventually
 
 CALLER = "azureiot://hub/devices/edge01/modules/workload"
+OTHER = "sha256:" + "0" * 64
 
 
 async def test_from_twin_to_answer_to_acknowledgement(device: Any, entry: Any, invoke: Any, probe: Any) -> None:
@@ -77,13 +78,9 @@ async def test_another_modules_identity_is_refused(device: Any, entry: Any) -> N
     # A digest of its own where the package is to be fetched: by the probe's it would come from the cache.
     [
         pytest.param({"signer": "0" * 64}, "wrong-signer", id="signed by someone else"),
-        pytest.param({"digest": "sha256:" + "0" * 64}, "wrong-digest", id="another package than the twin names"),
-        pytest.param(
-            {"package": "/no/such.ta", "digest": "sha256:" + "0" * 64}, "package-unavailable", id="package missing"
-        ),
-        pytest.param(
-            {"package": "http://host/a.ta", "digest": "sha256:" + "0" * 64}, "insecure-package-url", id="plain http"
-        ),
+        pytest.param({"digest": OTHER}, "wrong-digest", id="another package than the twin names"),
+        pytest.param({"package": "/no/such.ta", "digest": OTHER}, "package-unavailable", id="package missing"),
+        pytest.param({"package": "http://host/a.ta", "digest": OTHER}, "insecure-package-url", id="plain http"),
         pytest.param({"platform": "sgx2"}, "unknown-platform", id="unknown platform"),
         pytest.param({"colour": "red"}, "bad-trusted-app", id="unknown field"),
         pytest.param({"signer": None}, "bad-trusted-app", id="field missing"),
@@ -189,4 +186,4 @@ def _stored(device: Any, call_id: str) -> bytes | None:
         row = database.execute("SELECT answer FROM calls WHERE call_id = ?", (call_id,)).fetchone()
     finally:
         database.close()
-    return row and row[0]
+    return None if row is None else bytes(row[0])

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
+from ta_runner.delivery import Delivery
 from ta_runner.desired import TrustedAppSettings
+from ta_runner.metrics import RunnerMetrics
+from ta_runner.store import RunnerStore
 
+from edgeclave.edge.link import Call
+from edgeclave.edge.outbox import Outbox
 from edgeclave.ta.manifest import Manifest, Method
 from edgeclave.ta.package import read_package, write_package
 from edgeclave.ta.signature import sign_package, verify_package
@@ -47,5 +53,36 @@ def make_package(tmp_path: Path) -> MakePackage:
         path = tmp_path / f"{signer}-{len(wasm)}-{security_version}.ta"
         digest = write_package(path, wasm, sign_package(manifest, wasm, key, chain), {})
         return SmallPackage(path, digest, verify_package(read_package(path)).identity.signer_id.hex())
+
+    return make
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[RunnerStore]:
+    store = RunnerStore(tmp_path / "runner.sqlite")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def outbox(store: RunnerStore) -> Outbox:
+    return Outbox(store.connection)
+
+
+@pytest.fixture
+def metrics() -> RunnerMetrics:
+    return RunnerMetrics(CollectorRegistry())
+
+
+@pytest.fixture
+def delivery(store: RunnerStore, outbox: Outbox) -> Delivery:
+    return Delivery(store, outbox)
+
+
+@pytest.fixture
+def call_message() -> Callable[..., Call]:
+    def make(method: str = "emit", call_id: str = "1", **changes: Any) -> Call:
+        members = {"payload": "{}", "caller": "azureiot://h/devices/d/modules/m", "deadline_ms": 5000, **changes}
+        return Call(trusted_app="small", method=method, call_id=call_id, **members)
 
     return make
