@@ -30,7 +30,7 @@ from edgeclave.errors import EdgeclaveError
 ALG, KID, X5CHAIN, TYP = 1, 4, 33, 16  # COSE header parameters, RFC 9052 section 3.1, RFC 9360, RFC 9596
 ES256 = -7
 MAX_MESSAGE_BYTES = 16 << 20  # no signed message of ours is larger; checked before anything is parsed
-_SIGN1_TAG = 18
+_SIGN1_HEAD = b"\xd2\x84"  # tag 18 of an array of four, RFC 9052 section 4.2
 _SCALAR_BYTES = 32
 _ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256, FIPS 186-5
 _HALF_ORDER = _ORDER // 2
@@ -50,11 +50,12 @@ class MessageKind:
 
 @dataclass(frozen=True)
 class Signed:
-    """A parsed COSE_Sign1. Untrusted until `verify` returned it."""
+    """A parsed COSE_Sign1. Untrusted until `verify` returned it with the thumbprint of the key as `signer`."""
 
     protected: dict[Any, Any]
     payload: bytes
     protected_bytes: bytes
+    signer: bytes | None = None
 
 
 def dcbor(value: object) -> bytes:
@@ -83,7 +84,7 @@ def sign(
 ) -> bytes:
     """Returns a tagged COSE_Sign1 with `typ`, `alg` and the given header parameters protected."""
     # cwt encodes maps in the order given, so hand it the deterministic one.
-    header = cbor2.loads(dcbor({ALG: ES256, TYP: kind.media_type, **(protected or {})}))
+    header = in_order({ALG: ES256, TYP: kind.media_type, **(protected or {})})
     message = _signer().encode_and_sign(
         payload, _cose_private_key(key), protected=header, external_aad=kind.context.encode()
     )
@@ -115,13 +116,23 @@ def verify(kind: MessageKind, message: bytes, key: ec.EllipticCurvePublicKey) ->
         raise SignatureError(
             "wrong-message-kind", f"expected {kind.media_type}, got {str(signed.protected.get(TYP))[:80]}"
         )
+    point = _point(key)
     try:
         # cwt looks keys up by kid; whether the kid is the right one is for the caller to say.
-        verification_key = _cose_public_key(_point(key), signed.protected.get(KID))
+        verification_key = _cose_public_key(point, signed.protected.get(KID))
         _signer().decode(tag, verification_key, external_aad=kind.context.encode())
     except Exception as error:
         raise SignatureError("bad-signature", f"the signature of this {kind.media_type} does not verify") from error
-    return signed
+    return Signed(signed.protected, signed.payload, signed.protected_bytes, _thumbprint_at(point))
+
+
+def in_order(value: Any) -> Any:
+    """The same value with the keys of every map in deterministic order, for encoders that keep the order given."""
+    if isinstance(value, dict):
+        return {key: in_order(value[key]) for key in sorted(value, key=_key_order)}
+    if isinstance(value, list | tuple):
+        return [in_order(item) for item in value]
+    return value
 
 
 def load_dcbor(data: bytes) -> Any:
@@ -161,8 +172,10 @@ def public_key_from_cose(value: object) -> ec.EllipticCurvePublicKey:
         raise SignatureError("bad-key", "not a P-256 public key in COSE_Key form") from error
 
 
-def thumbprint(key: ec.EllipticCurvePublicKey) -> bytes:
-    """COSE Key Thumbprint with SHA-256 (RFC 9679), 32 bytes."""
+def thumbprint(key: ec.EllipticCurvePublicKey | ec.EllipticCurvePrivateKey) -> bytes:
+    """COSE Key Thumbprint of the public key with SHA-256 (RFC 9679), 32 bytes."""
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return _own_thumbprint(key)
     return _thumbprint_at(_point(key))
 
 
@@ -178,16 +191,18 @@ def _parse(message: bytes) -> tuple[cbor2.CBORTag, Signed]:
         protected_bytes, unprotected, payload, signature = tag.value
         protected = cbor2.loads(protected_bytes)
         well_formed = (
-            tag.tag == _SIGN1_TAG
-            and isinstance(protected, dict)
+            isinstance(protected, dict)
             and all(type(label) is int for label in protected)
             and unprotected == {}
             and isinstance(payload, bytes)
             and isinstance(signature, bytes)
             # One message has one encoding: a copy with spare bytes, another encoding or the other root of the same
             # signature (s and order - s both verify) would have another digest without its signer having made it.
+            and message.startswith(_SIGN1_HEAD)
             and cbor2.dumps(tag) == message
-            and dcbor(protected) == protected_bytes
+            and cbor2.dumps(protected) == protected_bytes
+            and _is_in_order(protected)
+            and len(signature) == 2 * _SCALAR_BYTES
             and int.from_bytes(signature[_SCALAR_BYTES:], "big") <= _HALF_ORDER
         )
     except Exception as error:
@@ -195,6 +210,19 @@ def _parse(message: bytes) -> tuple[cbor2.CBORTag, Signed]:
     if not well_formed:
         raise SignatureError("malformed-message", "not a COSE_Sign1 message in its one accepted form")
     return tag, Signed(protected, payload, protected_bytes)
+
+
+def _is_in_order(value: Any) -> bool:
+    if isinstance(value, dict):
+        keys = list(value)
+        return keys == sorted(keys, key=_key_order) and all(map(_is_in_order, value.values()))
+    return all(map(_is_in_order, value)) if isinstance(value, list) else True
+
+
+@lru_cache(maxsize=1024, typed=True)  # typed: 1 and 1.0 are equal in Python, not in CBOR
+def _key_order(key: object) -> tuple[int, bytes]:
+    encoded = cbor2.dumps(key)
+    return len(encoded), encoded
 
 
 @lru_cache(maxsize=1)
@@ -212,6 +240,11 @@ def _cose_private_key(key: ec.EllipticCurvePrivateKey) -> COSEKeyInterface:
 @lru_cache(maxsize=256)
 def _cose_public_key(point: bytes, kid: bytes | None) -> COSEKeyInterface:
     return COSEKey.new({**_cose_key_at(point), 3: ES256, **({} if kid is None else {2: kid})})
+
+
+@lru_cache(maxsize=4)
+def _own_thumbprint(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return _thumbprint_at(_point(key.public_key()))
 
 
 @lru_cache(maxsize=256)

@@ -52,7 +52,7 @@ def encrypt(plaintext: bytes, binding: bytes, recipients: RecipientSet) -> bytes
 
 def decrypt(encrypted: bytes, binding: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:
     """Raises ResultError `malformed-result`, `not-a-recipient`, `cannot-open`."""
-    thumbprint = cose.thumbprint(key.public_key())
+    thumbprint = cose.thumbprint(key)
     message = _parse(encrypted)
     headers, unprotected, ciphertext, recipients = message.value
     named = [recipient for recipient in recipients if recipient[1][cose.KID] == thumbprint]
@@ -97,7 +97,7 @@ def _parse(encrypted: bytes) -> cbor2.CBORTag:
             isinstance(ciphertext, bytes)
             and 1 <= len(recipients) <= MAX_RECIPIENTS
             and len(set(thumbprints)) == len(thumbprints)
-            and cose.dcbor(message) == encrypted
+            and cbor2.dumps(message) == encrypted  # every map above is written in deterministic order
         )
     except Exception as error:
         raise _malformed() from error

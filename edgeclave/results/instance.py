@@ -30,10 +30,10 @@ def verify_signer(
         ) from error
     if signed.protected.keys() != {cose.ALG, cose.KID, cose.TYP, *labels}:
         raise ResultError("malformed-message", f"a {kind.media_type} with unknown or missing header parameters")
-    instance_id = cose.thumbprint(key)
-    if signed.protected[cose.KID] != instance_id:
+    assert signed.signer is not None
+    if signed.protected[cose.KID] != signed.signer:
         raise ResultError("wrong-instance", "the message names another instance than the one that signed it")
-    return signed, instance_id
+    return signed, signed.signer
 
 
 def peek_instance(message: bytes) -> bytes:

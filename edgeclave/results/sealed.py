@@ -18,6 +18,7 @@ import os
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import cbor2
 import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import Meta
@@ -40,6 +41,12 @@ NO_INPUTS = bytes(32)
 """`inputs` of an instance that was never called."""
 
 Assurance = Literal["none", "confidential", "authenticated"]
+
+_BEFORE_INSTANCE = cose.dcbor([RESULT.context, bytes(32), None])[:-33]
+_BEFORE_RESULT_HEADER = (
+    len(cose.dcbor({cose.ALG: cose.ES256, cose.KID: bytes(32), cose.TYP: RESULT.media_type, RESULT_HEADER: None})) - 1
+)
+"""Bytes before R in a protected header that has exactly these parameters: R comes last, the others have fixed sizes."""
 
 
 class ResultHeader(
@@ -118,11 +125,11 @@ def seal(
         raise ResultError("wrong-recipients", "the header names another recipient set than the one given")
     salt = os.urandom(SALT_BYTES)
     try:
-        result_header = {**to_map(header), "content": content_digest(salt, payload)}
+        result_header = cose.in_order({**to_map(header), "content": content_digest(salt, payload)})
     except msgspec.ValidationError as error:
         raise _malformed(str(error)) from error
-    instance_id = cose.thumbprint(signing_key.public_key())
-    encrypted = encryption.encrypt(salt + payload, _binding(instance_id, result_header), recipients)
+    instance_id = cose.thumbprint(signing_key)
+    encrypted = encryption.encrypt(salt + payload, _binding(instance_id, cbor2.dumps(result_header)), recipients)
     return cose.sign(RESULT, encrypted, signing_key, protected={cose.KID: instance_id, RESULT_HEADER: result_header})
 
 
@@ -146,7 +153,7 @@ def verify_result(message: bytes, instance_public_key: ec.EllipticCurvePublicKey
     _check_size(message)
     signed, instance_id = verify_signer(RESULT, message, instance_public_key, RESULT_HEADER)
     header, content = _read_header(signed)
-    binding = _binding(instance_id, signed.protected[RESULT_HEADER])
+    binding = _binding(instance_id, signed.protected_bytes[_BEFORE_RESULT_HEADER:])
     return VerifiedResult(header, content, instance_id, cose.sha256(message), signed.payload, binding)
 
 
@@ -191,8 +198,9 @@ def _read_header(signed: cose.Signed) -> tuple[ResultHeader, bytes]:
         raise _malformed(str(error)) from error
 
 
-def _binding(instance_id: bytes, result_header: dict[str, object]) -> bytes:
-    return cose.dcbor([RESULT.context, instance_id, result_header])
+def _binding(instance_id: bytes, result_header: bytes) -> bytes:
+    """X = dCBOR [context, instance_id, R], put together from the encoding of R that is there already."""
+    return _BEFORE_INSTANCE + instance_id + result_header
 
 
 def _check_size(message: bytes) -> None:
