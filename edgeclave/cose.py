@@ -20,8 +20,10 @@ from functools import lru_cache
 from typing import Any
 
 import cbor2
-from cryptography.hazmat.primitives import serialization
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cwt import COSE, COSEKey
 from cwt.cose_key_interface import COSEKeyInterface
 
@@ -31,6 +33,7 @@ ALG, KID, X5CHAIN, TYP = 1, 4, 33, 16  # COSE header parameters, RFC 9052 sectio
 ES256 = -7
 MAX_MESSAGE_BYTES = 16 << 20  # no signed message of ours is larger; checked before anything is parsed
 _SIGN1_HEAD = b"\xd2\x84"  # tag 18 of an array of four, RFC 9052 section 4.2
+_ECDSA = ec.ECDSA(hashes.SHA256())
 _SCALAR_BYTES = 32
 _ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256, FIPS 186-5
 _HALF_ORDER = _ORDER // 2
@@ -101,7 +104,7 @@ def parse(message: bytes) -> Signed:
     Raises:
         SignatureError: `malformed-message`.
     """
-    return _parse(message)[1]
+    return _parse(message)[0]
 
 
 def verify(kind: MessageKind, message: bytes, key: ec.EllipticCurvePublicKey) -> Signed:
@@ -110,20 +113,19 @@ def verify(kind: MessageKind, message: bytes, key: ec.EllipticCurvePublicKey) ->
     Raises:
         SignatureError: `malformed-message`, `wrong-message-kind`, `bad-signature`.
     """
-    tag, signed = _parse(message)
+    signed, signature = _parse(message)
     algorithm = signed.protected.get(ALG)
     if signed.protected.get(TYP) != kind.media_type or type(algorithm) is not int or algorithm != ES256:
         raise SignatureError(
             "wrong-message-kind", f"expected {kind.media_type}, got {str(signed.protected.get(TYP))[:80]}"
         )
-    point = _point(key)
+    # Sig_structure, RFC 9052 section 4.4. cwt would parse everything again and search its keys by kid.
+    to_be_signed = cbor2.dumps(["Signature1", signed.protected_bytes, kind.context.encode(), signed.payload])
     try:
-        # cwt looks keys up by kid; whether the kid is the right one is for the caller to say.
-        verification_key = _cose_public_key(point, signed.protected.get(KID))
-        _signer().decode(tag, verification_key, external_aad=kind.context.encode())
-    except Exception as error:
+        key.verify(_der(signature), to_be_signed, _ECDSA)
+    except InvalidSignature as error:
         raise SignatureError("bad-signature", f"the signature of this {kind.media_type} does not verify") from error
-    return Signed(signed.protected, signed.payload, signed.protected_bytes, _thumbprint_at(point))
+    return Signed(signed.protected, signed.payload, signed.protected_bytes, thumbprint(key))
 
 
 def in_order(value: Any) -> Any:
@@ -183,7 +185,7 @@ def spki(key: ec.EllipticCurvePublicKey) -> bytes:
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
-def _parse(message: bytes) -> tuple[cbor2.CBORTag, Signed]:
+def _parse(message: bytes) -> tuple[Signed, bytes]:
     if len(message) > MAX_MESSAGE_BYTES:
         raise SignatureError("malformed-message", f"a signed message of {len(message)} bytes is over the limit")
     try:
@@ -209,7 +211,12 @@ def _parse(message: bytes) -> tuple[cbor2.CBORTag, Signed]:
         raise SignatureError("malformed-message", "not a COSE_Sign1 message") from error
     if not well_formed:
         raise SignatureError("malformed-message", "not a COSE_Sign1 message in its one accepted form")
-    return tag, Signed(protected, payload, protected_bytes)
+    return Signed(protected, payload, protected_bytes), signature
+
+
+def _der(signature: bytes) -> bytes:
+    r, s = signature[:_SCALAR_BYTES], signature[_SCALAR_BYTES:]
+    return encode_dss_signature(int.from_bytes(r, "big"), int.from_bytes(s, "big"))
 
 
 def _is_in_order(value: Any) -> bool:
@@ -235,11 +242,6 @@ def _signer() -> COSE:
 def _cose_private_key(key: ec.EllipticCurvePrivateKey) -> COSEKeyInterface:
     d = key.private_numbers().private_value.to_bytes(32, "big")
     return COSEKey.new({**cose_key(key.public_key()), 3: ES256, -4: d})
-
-
-@lru_cache(maxsize=256)
-def _cose_public_key(point: bytes, kid: bytes | None) -> COSEKeyInterface:
-    return COSEKey.new({**_cose_key_at(point), 3: ES256, **({} if kid is None else {2: kid})})
 
 
 @lru_cache(maxsize=4)
