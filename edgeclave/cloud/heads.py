@@ -20,7 +20,7 @@ from typing import Any, TextIO
 import msgspec
 
 from edgeclave.cloud.events import Event, Position
-from edgeclave.edge.store import open_database, transaction
+from edgeclave.edge.store import StoreError, open_database, transaction
 from edgeclave.errors import ConfigurationError, ResultError
 
 DATABASE_NAME, LOCK_NAME = "reader.sqlite", "reader.lock"
@@ -82,7 +82,11 @@ class HeadStore:
                 advice="name another one with --state",
             ) from error
         self._lock = _lock(folder / LOCK_NAME)
-        self._database = open_database(folder / DATABASE_NAME, _MIGRATIONS)
+        try:
+            self._database = open_database(folder / DATABASE_NAME, _MIGRATIONS)
+        except StoreError:
+            self._lock.close()
+            raise
 
     def close(self) -> None:
         self._database.close()
