@@ -54,21 +54,17 @@ def decrypt(encrypted: bytes, binding: bytes, key: ec.EllipticCurvePrivateKey) -
     """Raises ResultError `malformed-result`, `not-a-recipient`, `cannot-open`."""
     thumbprint = cose.thumbprint(key)
     message = _parse(encrypted)
-    headers, unprotected, ciphertext, recipients = message.value
-    named = [recipient for recipient in recipients if recipient[1][cose.KID] == thumbprint]
-    if not named:
+    # The key derivation differs per recipient, so cwt is shown only ours.
+    message.value[3] = [recipient for recipient in message.value[3] if recipient[1][cose.KID] == thumbprint]
+    if not message.value[3]:
         raise ResultError(
             "not-a-recipient",
             "this key is not among the recipients of the result",
             advice="open it with a key of the recipient set, or sign a set with this key for later results",
         )
     try:
-        # The key derivation differs per recipient, so cwt is shown only ours.
         plaintext: bytes = _cose().decode(
-            cbor2.CBORTag(_ENCRYPT_TAG, [headers, unprotected, ciphertext, named]),
-            _private_key(key),
-            context=_context(binding, thumbprint),
-            external_aad=binding,
+            message, _private_key(key), context=_context(binding, thumbprint), external_aad=binding
         )
     except Exception as error:
         raise ResultError(
