@@ -178,7 +178,8 @@ class EventSource:
         while True:
             try:
                 names = await client.get_partition_ids()
-                return {name: self._start(name, await client.get_partition_properties(name)) for name in names}
+                found = await asyncio.gather(*map(client.get_partition_properties, names))
+                return {name: self._start(name, properties) for name, properties in zip(names, found, strict=True)}
             except EventHubError as error:
                 if hopeless := _hopeless(error, self._connection.host):
                     raise hopeless from error

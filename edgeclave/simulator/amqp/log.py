@@ -40,7 +40,11 @@ class MessageLog(Protocol):
         """Entries with a greater sequence, oldest first, at most `limit`; -1 means from the first one."""
 
     def bounds(self, partition: str) -> tuple[int, int, int]:
-        """(first sequence, last sequence, last enqueued ms); (0, -1, 0) while the partition is empty."""
+        """(first sequence, last sequence, last enqueued ms).
+
+        While a partition is empty, last is the last number that was ever given out, -1 if none was, and first is one
+        more: a reader that has seen everything must not take old messages that were dropped for another hub.
+        """
 
     async def wait(self, partition: str, after_sequence: int) -> None:
         """Returns as soon as there is an entry with a greater sequence; at once if there is one already."""
