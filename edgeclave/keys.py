@@ -59,20 +59,18 @@ def create_key(folder: Path, name: str) -> ec.EllipticCurvePrivateKey:
     private_path, public_path = private_key_path(folder, name), public_key_path(folder, name)
     key = generate_key()
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if public_path.exists():
-            raise FileExistsError(public_path)  # noqa: TRY301
-        with open(os.open(private_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
-            file.write(pem)
-        public_path.write_bytes(public_pem(key.public_key()))
-    except FileExistsError as error:
+    if private_path.exists() or public_path.exists():
         raise ConfigurationError(
             "key-exists",
             f"there is already a key named {name}",
             where=str(private_path),
             advice="choose another name; a key that is in use cannot be replaced by one of the same name",
-        ) from error
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with open(os.open(private_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
+            file.write(pem)
+        public_path.write_bytes(public_pem(key.public_key()))
     except OSError as error:
         raise _cannot_write(folder, error) from error
     return key

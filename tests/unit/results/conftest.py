@@ -8,7 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from edgeclave.cose import generate_key
+from edgeclave.results.recipients import RecipientSet, sign_recipient_set, verify_recipient_set
+from edgeclave.results.sealed import NO_INPUTS, ResultHeader, seal
 from edgeclave.results.stream import StreamHeads, Wanted
 from edgeclave.results.stream_state import CloseLink, OpenLink, ResultLink
 from edgeclave.results.verdicts import Kind, Verdict
@@ -158,3 +162,56 @@ def make_device() -> type[Device]:
 @pytest.fixture(scope="session")
 def make_reader() -> type[Reader]:
     return Reader
+
+
+@dataclass
+class Instance:
+    """A running instance with one reader, and everything to seal for it."""
+
+    signing_key: ec.EllipticCurvePrivateKey = field(default_factory=generate_key)
+    reader_key: ec.EllipticCurvePrivateKey = field(default_factory=generate_key)
+    authority_key: ec.EllipticCurvePrivateKey = field(default_factory=generate_key)
+
+    def recipients(self, *more: ec.EllipticCurvePrivateKey, output: str = "anomalies") -> RecipientSet:
+        keys = [key.public_key() for key in (self.reader_key, *more)]
+        return verify_recipient_set(
+            sign_recipient_set(output, 1, keys, self.authority_key), self.authority_key.public_key()
+        )
+
+    def header(self, sealed_to: RecipientSet, **changes: object) -> ResultHeader:
+        fields = {
+            "unique_id": b"u" * 32,
+            "signer_id": b"s" * 32,
+            "product_id": 7,
+            "security_version": 3,
+            "output": sealed_to.output,
+            "epoch": 2,
+            "sequence": 1,
+            "previous": b"o" * 32,
+            "evidence_digest": b"e" * 32,
+            "recipients": (sealed_to.version, sealed_to.digest),
+            "beacon": (4, b"beacon-of-16-byt"),
+            "calls": 5,
+            "inputs": NO_INPUTS,
+            "assurance": "none",
+            "host_time": 1_700_000_000_123,
+        }
+        return ResultHeader(**{**fields, **changes})
+
+    def seal(self, payload: bytes = b"payload", *more: ec.EllipticCurvePrivateKey, **changes: object) -> bytes:
+        recipients = self.recipients(*more)
+        return seal(self.header(recipients, **changes), payload, self.signing_key, recipients)
+
+    @property
+    def public_key(self) -> ec.EllipticCurvePublicKey:
+        return self.signing_key.public_key()
+
+
+@pytest.fixture(scope="session")
+def instance() -> Instance:
+    return Instance()
+
+
+@pytest.fixture(scope="session")
+def other_instance() -> Instance:
+    return Instance()
