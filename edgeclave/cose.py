@@ -58,6 +58,7 @@ class Signed:
     protected: dict[Any, Any]
     payload: bytes
     protected_bytes: bytes
+    signature: bytes
     signer: bytes | None = None
 
 
@@ -104,16 +105,39 @@ def parse(message: bytes) -> Signed:
     Raises:
         SignatureError: `malformed-message`.
     """
-    return _parse(message)[0]
+    if len(message) > MAX_MESSAGE_BYTES:
+        raise SignatureError("malformed-message", f"a signed message of {len(message)} bytes is over the limit")
+    try:
+        protected_bytes, unprotected, payload, signature = cbor2.loads(message).value
+        protected = cbor2.loads(protected_bytes)
+        well_formed = (
+            isinstance(protected, dict)
+            and all(type(label) is int for label in protected)
+            and unprotected == {}
+            and isinstance(payload, bytes)
+            and isinstance(signature, bytes)
+            # One message has one encoding: a copy with spare bytes, another encoding or the other root of the same
+            # signature (s and order - s both verify) would have another digest without its signer having made it.
+            and message == _SIGN1_HEAD + _bytes(protected_bytes) + b"\xa0" + _bytes(payload) + _bytes(signature)
+            and cbor2.dumps(protected) == protected_bytes
+            and _is_in_order(protected)
+            and len(signature) == 2 * _SCALAR_BYTES
+            and int.from_bytes(signature[_SCALAR_BYTES:], "big") <= _HALF_ORDER
+        )
+    except Exception as error:
+        raise SignatureError("malformed-message", "not a COSE_Sign1 message") from error
+    if not well_formed:
+        raise SignatureError("malformed-message", "not a COSE_Sign1 message in its one accepted form")
+    return Signed(protected, payload, protected_bytes, signature)
 
 
-def verify(kind: MessageKind, message: bytes, key: ec.EllipticCurvePublicKey) -> Signed:
-    """Checks kind and signature.
+def verify(kind: MessageKind, message: bytes | Signed, key: ec.EllipticCurvePublicKey) -> Signed:
+    """Checks kind and signature of a message, as bytes or as `parse` returned it.
 
     Raises:
         SignatureError: `malformed-message`, `wrong-message-kind`, `bad-signature`.
     """
-    signed, signature = _parse(message)
+    signed = parse(message) if isinstance(message, bytes) else message
     algorithm = signed.protected.get(ALG)
     if signed.protected.get(TYP) != kind.media_type or type(algorithm) is not int or algorithm != ES256:
         raise SignatureError(
@@ -122,10 +146,10 @@ def verify(kind: MessageKind, message: bytes, key: ec.EllipticCurvePublicKey) ->
     # Sig_structure, RFC 9052 section 4.4. cwt would parse everything again and search its keys by kid.
     to_be_signed = cbor2.dumps(["Signature1", signed.protected_bytes, kind.context.encode(), signed.payload])
     try:
-        key.verify(_der(signature), to_be_signed, _ECDSA)
+        key.verify(_der(signed.signature), to_be_signed, _ECDSA)
     except InvalidSignature as error:
         raise SignatureError("bad-signature", f"the signature of this {kind.media_type} does not verify") from error
-    return Signed(signed.protected, signed.payload, signed.protected_bytes, thumbprint(key))
+    return Signed(signed.protected, signed.payload, signed.protected_bytes, signed.signature, thumbprint(key))
 
 
 def in_order(value: Any) -> Any:
@@ -161,13 +185,13 @@ def cose_key(key: ec.EllipticCurvePublicKey) -> dict[int, Any]:
 def public_key_from_cose(value: object) -> ec.EllipticCurvePublicKey:
     """Raises SignatureError `bad-key` unless `value` is exactly a P-256 COSE_Key."""
     try:
-        if not isinstance(value, dict) or value.keys() != {1, -1, -2, -3}:
-            raise ValueError("not an EC2 key")  # noqa: TRY301
+        if not isinstance(value, dict) or value.keys() != {1, -1, -2, -3} or value[1] != 2 or value[-1] != 1:
+            raise ValueError("not an EC2 P-256 key")  # noqa: TRY301
+        if any(type(number) is not int for number in (*value, value[1], value[-1])):
+            raise ValueError("2.0 is 2 in Python, not in CBOR")  # noqa: TRY301
         x, y = value[-2], value[-3]
         if not (isinstance(x, bytes) and isinstance(y, bytes) and len(x) == len(y) == 32):
             raise ValueError("coordinates must be 32 bytes")  # noqa: TRY301
-        if dcbor(value) != dcbor(_cose_key_at(x + y)):  # 2.0 equals 2 in Python, not in CBOR
-            raise ValueError("not a P-256 key")  # noqa: TRY301
         numbers = ec.EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), ec.SECP256R1())
         return numbers.public_key()
     except ValueError as error:
@@ -183,33 +207,6 @@ def thumbprint(key: ec.EllipticCurvePublicKey | ec.EllipticCurvePrivateKey) -> b
 
 def spki(key: ec.EllipticCurvePublicKey) -> bytes:
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-
-
-def _parse(message: bytes) -> tuple[Signed, bytes]:
-    if len(message) > MAX_MESSAGE_BYTES:
-        raise SignatureError("malformed-message", f"a signed message of {len(message)} bytes is over the limit")
-    try:
-        protected_bytes, unprotected, payload, signature = cbor2.loads(message).value
-        protected = cbor2.loads(protected_bytes)
-        well_formed = (
-            isinstance(protected, dict)
-            and all(type(label) is int for label in protected)
-            and unprotected == {}
-            and isinstance(payload, bytes)
-            and isinstance(signature, bytes)
-            # One message has one encoding: a copy with spare bytes, another encoding or the other root of the same
-            # signature (s and order - s both verify) would have another digest without its signer having made it.
-            and message == _SIGN1_HEAD + _bytes(protected_bytes) + b"\xa0" + _bytes(payload) + _bytes(signature)
-            and cbor2.dumps(protected) == protected_bytes
-            and _is_in_order(protected)
-            and len(signature) == 2 * _SCALAR_BYTES
-            and int.from_bytes(signature[_SCALAR_BYTES:], "big") <= _HALF_ORDER
-        )
-    except Exception as error:
-        raise SignatureError("malformed-message", "not a COSE_Sign1 message") from error
-    if not well_formed:
-        raise SignatureError("malformed-message", "not a COSE_Sign1 message in its one accepted form")
-    return Signed(protected, payload, protected_bytes), signature
 
 
 def _bytes(value: bytes) -> bytes:
@@ -230,10 +227,13 @@ def _der(signature: bytes) -> bytes:
 
 
 def _is_in_order(value: Any) -> bool:
+    """Whether `cbor2.dumps` of a header is deterministic. It does not shorten floats; they are in no header of ours."""
     if isinstance(value, dict):
         keys = list(value)
         return keys == sorted(keys, key=_key_order) and all(map(_is_in_order, value.values()))
-    return all(map(_is_in_order, value)) if isinstance(value, list) else True
+    if isinstance(value, list):
+        return all(map(_is_in_order, value))
+    return not isinstance(value, float)
 
 
 @lru_cache(maxsize=1024, typed=True)  # typed: 1 and 1.0 are equal in Python, not in CBOR

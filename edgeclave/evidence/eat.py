@@ -103,21 +103,45 @@ def make_eat(claims: Claims, signing_key: ec.EllipticCurvePrivateKey) -> bytes:
     return cose.sign(EAT, cose.dcbor(values), signing_key)
 
 
-def read_eat(eat: bytes) -> Claims:
+def parse_eat(eat: bytes) -> cose.Signed:
+    """Takes an EAT apart; verifies nothing.
+
+    Raises:
+        EvidenceError: `malformed-evidence`.
+    """
+    if len(eat) > MAX_EAT_BYTES:
+        raise EvidenceError("malformed-evidence", f"an EAT of {len(eat)} bytes is over the limit of {MAX_EAT_BYTES}")
+    try:
+        return cose.parse(eat)
+    except cose.SignatureError as error:
+        raise EvidenceError("malformed-evidence", error.what) from error
+
+
+def report_data(eat: bytes | cose.Signed) -> bytes:
+    """The 64 bytes a platform's quote must carry: a digest of header and claims, then zeros. Reads no claim.
+
+    Raises:
+        EvidenceError: `malformed-evidence`.
+    """
+    parsed = parse_eat(eat) if isinstance(eat, bytes) else eat
+    digest = cose.sha256(cose.dcbor(["edgeclave/report-data/1", parsed.protected_bytes, parsed.payload]))
+    return digest.ljust(REPORT_DATA_BYTES, b"\0")
+
+
+def read_eat(eat: bytes | cose.Signed) -> Claims:
     """Checks the signature by the key in cnf, then the claims. Only after the platform vouched for these bytes.
 
     Raises:
         EvidenceError: `malformed-evidence`, `wrong-message-kind`, `bad-evidence-signature`, `malformed-claims`.
     """
-    if len(eat) > MAX_EAT_BYTES:
-        raise EvidenceError("malformed-evidence", f"an EAT of {len(eat)} bytes is over the limit of {MAX_EAT_BYTES}")
+    parsed = parse_eat(eat) if isinstance(eat, bytes) else eat
     try:
-        values = cose.load_dcbor(cose.parse(eat).payload)
+        values = cose.load_dcbor(parsed.payload)
         signing_key = cose.public_key_from_cose(_confirmation_key(values))
     except cose.SignatureError as error:
         raise EvidenceError("malformed-evidence", error.what) from error
     try:
-        signed = cose.verify(EAT, eat, signing_key)
+        signed = cose.verify(EAT, parsed, signing_key)
     except cose.SignatureError as error:
         code = "bad-evidence-signature" if error.code == "bad-signature" else error.code
         raise EvidenceError(code, error.what, advice="do not use it; it was altered or is no evidence") from error
@@ -127,20 +151,6 @@ def read_eat(eat: bytes) -> Claims:
         return _read_claims(values, signing_key)
     except (msgspec.ValidationError, PackageError, cose.SignatureError) as error:
         raise _malformed(str(error)) from error
-
-
-def report_data(eat: bytes) -> bytes:
-    """The 64 bytes a platform's quote must carry: a digest of header and claims, then zeros. Reads no claim.
-
-    Raises:
-        EvidenceError: `malformed-evidence`.
-    """
-    try:
-        signed = cose.parse(eat)
-    except cose.SignatureError as error:
-        raise EvidenceError("malformed-evidence", error.what) from error
-    digest = cose.sha256(cose.dcbor(["edgeclave/report-data/1", signed.protected_bytes, signed.payload]))
-    return digest.ljust(REPORT_DATA_BYTES, b"\0")
 
 
 def _confirmation_key(values: object) -> object:

@@ -60,22 +60,23 @@ def platform_instance(attestation_key: ec.EllipticCurvePublicKey) -> bytes:
     return cose.thumbprint(attestation_key)
 
 
-def named_key(quote: bytes) -> bytes:
-    """Thumbprint of the attestation key that a quote names: untrusted, to find the anchor.
+def parse_quote(quote: bytes) -> tuple[cose.Signed, bytes]:
+    """Takes a quote apart, unverified; returns it with the thumbprint of the attestation key that it names.
 
     Raises:
         EvidenceError: `malformed-quote`.
     """
     try:
-        named = cose.parse(quote).protected.get(cose.KID)
+        parsed = cose.parse(quote)
     except cose.SignatureError as error:
         raise _malformed(error.what) from error
+    named = parsed.protected.get(cose.KID)
     if not isinstance(named, bytes):
         raise _malformed("it does not name its attestation key")
-    return named
+    return parsed, named
 
 
-def verify_quote(quote: bytes, attestation_key: ec.EllipticCurvePublicKey) -> Quote:
+def verify_quote(quote: bytes | cose.Signed, attestation_key: ec.EllipticCurvePublicKey) -> Quote:
     """Checks the quote against one pinned key.
 
     Raises:
@@ -88,7 +89,7 @@ def verify_quote(quote: bytes, attestation_key: ec.EllipticCurvePublicKey) -> Qu
         raise EvidenceError(
             code or error.code, error.what, advice="do not use it; it was altered or is no quote"
         ) from error
-    if signed.protected.get(cose.KID) != cose.thumbprint(attestation_key):
+    if signed.protected.get(cose.KID) != signed.signer:
         raise _malformed("it names another key than the one that signed it")
     if signed.protected.keys() != {cose.ALG, cose.KID, cose.TYP}:
         raise _malformed("unknown header parameters")

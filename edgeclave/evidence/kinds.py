@@ -32,7 +32,7 @@ class Kind:
 def _verify_emulator(quote: bytes, endorsements: Item | None, anchors: Sequence[Anchor], now: int) -> PlatformEvidence:
     if endorsements is not None:
         raise EvidenceError("malformed-evidence", "the emulator has no endorsements")
-    named = emulator.named_key(quote)
+    parsed, named = emulator.parse_quote(quote)
     anchor = next((anchor for anchor in anchors if anchor.thumbprint == named), None)
     if anchor is None:
         raise EvidenceError(
@@ -41,7 +41,7 @@ def _verify_emulator(quote: bytes, endorsements: Item | None, anchors: Sequence[
             where=f"attestation key {named.hex()}",
             advice="pin the emulator's attestation key as an anchor, after making sure whose it is",
         )
-    said = emulator.verify_quote(quote, anchor.key)
+    said = emulator.verify_quote(parsed, anchor.key)
     return PlatformEvidence(anchor, anchor.thumbprint, said.runtime_digest, said.report_data, said.debug)
 
 

@@ -29,7 +29,7 @@ from edgeclave import cose
 from edgeclave.errors import EvidenceError
 from edgeclave.evidence.anchors import Anchor, PlatformClass, PlatformEvidence
 from edgeclave.evidence.collection import Collection, decode_collection, evidence_digest
-from edgeclave.evidence.eat import Claims, Epoch, StorageLevel, read_eat, report_data
+from edgeclave.evidence.eat import Claims, Epoch, StorageLevel, parse_eat, read_eat, report_data
 from edgeclave.evidence.kinds import KINDS, kind_of
 from edgeclave.evidence.policy import Freshness, Policy
 from edgeclave.ta.identity import Identity
@@ -98,13 +98,14 @@ class Verifier:
         collection = decode_collection(evidence)
         platform = self._verify_platform(collection, now)
         self._check_platform(platform)
-        if not hmac.compare_digest(report_data(collection.eat), platform.report_data):
+        eat = parse_eat(collection.eat)
+        if not hmac.compare_digest(report_data(eat), platform.report_data):
             raise _refused(
                 "wrong-report-data",
                 "the platform's quote is about another EAT",
                 "do not use it; quote and claims were put together by someone else",
             )
-        claims = read_eat(collection.eat)
+        claims = read_eat(eat)
         if platform.debug and not claims.identity.debug:
             raise _refused("debug-hidden", "the platform is in debug mode and the claims deny it", "do not use it")
         freshness = self._check_freshness(claims, nonce, now)

@@ -4,7 +4,7 @@ import pytest
 
 from edgeclave import cose
 from edgeclave.errors import EvidenceError
-from edgeclave.evidence.emulator import QUOTE, make_quote, named_key, platform_instance, verify_quote
+from edgeclave.evidence.emulator import QUOTE, make_quote, parse_quote, platform_instance, verify_quote
 
 GOOD = {"report_data": bytes(64), "runtime_digest": bytes(32), "debug": False}
 
@@ -28,7 +28,7 @@ def refusal(quote, key):
 def test_what_is_written_is_read(key):
     quote = verify_quote(make_quote(key, b"d" * 64, b"r" * 32, True), key.public_key())
     assert (quote.report_data, quote.runtime_digest, quote.debug) == (b"d" * 64, b"r" * 32, True)
-    assert named_key(make_quote(key, b"d" * 64, b"r" * 32, True)) == platform_instance(key.public_key())
+    assert parse_quote(make_quote(key, b"d" * 64, b"r" * 32, True))[1] == platform_instance(key.public_key())
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_quote_that_names_another_key_is_refused(key):
 
 def test_a_quote_that_names_no_key(key):
     with pytest.raises(EvidenceError, match="malformed-quote"):
-        named_key(cose.sign(QUOTE, cose.dcbor(GOOD), key))
+        parse_quote(cose.sign(QUOTE, cose.dcbor(GOOD), key))
 
 
 def test_a_quote_by_another_key_is_refused(key):
@@ -71,7 +71,7 @@ def test_a_quote_by_another_key_is_refused(key):
 def test_no_message_at_all(key):
     assert refusal(b"", key) == "malformed-quote"
     with pytest.raises(EvidenceError, match="malformed-quote"):
-        named_key(b"")
+        parse_quote(b"")
 
 
 @pytest.mark.parametrize(

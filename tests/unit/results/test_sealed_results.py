@@ -243,7 +243,7 @@ class TestHeader:
         [
             pytest.param("unique_id", b"short", id="a short digest"),
             pytest.param("product_id", 65536, id="a large product"),
-            pytest.param("product_id", 1.0, id="a float product"),
+            pytest.param("product_id", "7", id="a text product"),
             pytest.param("seq", 0, id="sequence zero"),
             pytest.param("seq", True, id="a bool sequence"),
             pytest.param("seq", 1 << 60, id="a huge sequence"),
