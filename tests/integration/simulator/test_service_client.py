@@ -129,9 +129,7 @@ async def test_devices_and_modules_come_and_go(simulator: SimulatorThread, regis
     assert statistics.total_device_count == 1
 
 
-async def test_a_method_of_an_absent_module_is_404(
-    simulator: SimulatorThread, registry: IoTHubRegistryManager
-) -> None:
+async def test_a_method_of_an_absent_module_is_404(simulator: SimulatorThread, registry: IoTHubRegistryManager) -> None:
     simulator.environment("m")
     with pytest.raises(HttpOperationError) as refused:
         await asyncio.to_thread(

@@ -29,9 +29,14 @@ def test_opened_durable_and_private(tmp_path: Path) -> None:
 
 def test_transaction_is_all_or_nothing(tmp_path: Path) -> None:
     database = open_database(tmp_path / "s", [TABLE])
-    with pytest.raises(ZeroDivisionError), transaction(database):
-        database.execute("INSERT INTO t VALUES (1)")
-        raise ZeroDivisionError
+
+    def fails_half_way() -> None:
+        with transaction(database):
+            database.execute("INSERT INTO t VALUES (1)")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails_half_way()
     assert rows(database) == []
     assert not database.in_transaction
 

@@ -1,0 +1,65 @@
+"""A call with 1 KiB of JSON as the enclave runs it, against wasmtime-py calling the same component bare.
+
+A process of its own plays the enclave, because starting an instance locks its process down for good.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from wasmtime import Config, Engine, Store
+from wasmtime.component import Component, Linker
+
+from bench.row import Row, side_by_side
+from edgeclave import cose
+from edgeclave.enclave.emulated_hardware import EmulatedHardware, EmulatorSecrets
+from edgeclave.enclave.loading import Files
+from edgeclave.enclave.messages import CallRequest, StartRequest
+from edgeclave.enclave.starting import start
+from tests.fixtures.wat.packages import minimal_package
+
+PAYLOAD = '{"data":"' + "x" * 1013 + '"}'
+ROUNDS, CALLS = 30, 100
+
+
+def rows() -> list[Row]:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as enclave,
+    ):
+        ours, reference = enclave.submit(_measure, Path(folder)).result()
+    against = "bare wasmtime-py call of the same function"
+    return [Row("TA call inside the enclave process (1 KiB JSON)", against, "µs", ours, reference, 2.0)]
+
+
+def _measure(folder: Path) -> tuple[float, float]:
+    package = minimal_package(folder)
+    bare = _bare(package.wasm)
+    key = cose.generate_key().private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    hardware = EmulatedHardware(EmulatorSecrets(root=os.urandom(32), attestation_key=key))
+    files = Files(os.open(package.path, os.O_RDONLY), None, None)
+    request = StartRequest(slot="bench", host_time=0, recipients={"out": package.recipients})
+    instance, _ = start(request, files, hardware)
+    call = CallRequest(id="1", method="echo", payload=PAYLOAD, host_time=0)
+    assert instance.call(call).reply == bare() == PAYLOAD
+    return side_by_side(lambda: instance.call(call), bare, rounds=ROUNDS, calls=CALLS)
+
+
+def _bare(wasm: bytes):  # type: ignore[no-untyped-def]
+    engine = Engine(Config())
+    linker = Linker(engine)
+    with linker.root() as root, root.add_instance("edgeclave:ta/tee@1.0.0") as tee:
+        for name in ("emit", "put", "random", "log"):
+            tee.add_func(name, lambda *_: None)
+    store = Store(engine)
+    instance = linker.instantiate(store, Component(engine, wasm))
+    invoke = instance.get_func(store, "invoke")
+    assert invoke is not None
+    return lambda: invoke(store, "echo", PAYLOAD)
