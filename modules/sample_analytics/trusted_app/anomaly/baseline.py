@@ -32,7 +32,7 @@ from 0.37 n values (Rousseeuw & Croux 1993), and Student's t with that many degr
 SEEN_TIMES = 1.6
 TAIL_FRACTIONS = (0.02, 0.1)
 LIGHT_TIMES = 3.0
-"""Of a normal distribution's outer 2 % these are 6.2 standard deviations: beyond every limit, so that nothing changes."""
+"""A normal distribution has 6.2 standard deviations there, beyond every limit: nothing changes for it."""
 TAIL_TIMES = 6.0
 """An exponential tail falls by a factor of 5 from the outer 10 % to the outer 2 %, and again with each such step: six
 more steps are 2 % / 5**6, about one in a million."""
