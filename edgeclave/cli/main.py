@@ -47,8 +47,8 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 1
     except EdgeclaveError as error:
-        errors.print(f"[bold red]error[/] [{error.code}]: ", end="", markup=True)
-        errors.print(error.what, markup=False)
+        errors.print("error", style="bold red", end=" ")
+        errors.print(f"[{error.code}]: {error.what}", markup=False)
         if error.where:
             errors.print(f"  where: {error.where}", markup=False)
         if error.advice:
