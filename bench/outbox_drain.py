@@ -64,7 +64,7 @@ async def _ours() -> float:
         begin = time.perf_counter()
         draining = asyncio.create_task(outbox.drain(hub.send))
         while len(outbox):
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
         seconds = time.perf_counter() - begin
         draining.cancel()
         await hub.close()
