@@ -34,7 +34,8 @@ def main() -> int:
     try:
         hardware = EmulatedHardware.from_descriptor(arguments.hardware_fd)
         files = Files(arguments.package_fd, arguments.cache_fd, arguments.cache_out_fd)
-        serve(Pipe(reading, writing), lambda request: start(request, files, hardware))
+        pipe = Pipe(reading, writing)
+        serve(pipe, lambda request: start(request, files, hardware, pipe))
     except EdgeclaveError as error:
         enclave_log("error", f"the enclave ends: {error}")
         return EXIT_REFUSED

@@ -168,7 +168,7 @@ async def test_state_of_another_slot_is_refused(start: Start, emulator: Emulator
     slot = Slot("one")
     await start(minimal, slot)
     slot.name = "two"
-    assert await refusal(emulator, minimal, slot.request(None)) == "sealed-data-damaged"
+    assert await refusal(emulator, minimal, slot.request(None)) == "sealed-for-another-context"
 
 
 async def test_damaged_state_is_refused(start: Start, emulator: Emulator, minimal: HandmadePackage) -> None:
