@@ -22,6 +22,7 @@ from edgeclave import cose
 from edgeclave.enclave.emulated_hardware import EmulatedHardware, EmulatorSecrets
 from edgeclave.enclave.loading import Files
 from edgeclave.enclave.messages import CallRequest, StartRequest
+from edgeclave.enclave.pipe import Pipe
 from edgeclave.enclave.starting import start
 from tests.fixtures.wat.packages import minimal_package
 
@@ -52,7 +53,7 @@ def _measure(folder: Path) -> tuple[float, float]:
     hardware = EmulatedHardware(EmulatorSecrets(root=os.urandom(32), attestation_key=key))
     files = Files(os.open(package.path, os.O_RDONLY), None, None)
     request = StartRequest(slot="bench", host_time=0, recipients={"out": package.recipients})
-    instance, _ = start(request, files, hardware)
+    instance, _ = start(request, files, hardware, Pipe(-1, -1))
     call = CallRequest(id="1", method="echo", payload=PAYLOAD, host_time=0)
     assert instance.call(call).reply == bare() == PAYLOAD
     return side_by_side(lambda: instance.call(call), bare, rounds=ROUNDS, calls=CALLS)

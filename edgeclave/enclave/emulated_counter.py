@@ -153,4 +153,8 @@ def _parts(message: bytes) -> tuple[bytes, bytes]:
 
 
 def _refused(why: str) -> CounterError:
-    return CounterError("counter-command-refused", f"the counter does not obey this command: {why}")
+    return CounterError(
+        "counter-command-refused",
+        f"the counter does not obey this command: {why}",
+        advice="an enclave of another device was started here, or the pipe to it was tampered with",
+    )
