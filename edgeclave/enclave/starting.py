@@ -58,6 +58,12 @@ def start(request: StartRequest, files: Files, hardware: Hardware, host: Pipe) -
     recovered = storage.open(request.state, request.pending)
     if recovered is not None:
         host.take_up(recovered)
+    if storage.sealed_by is not None and storage.sealed_by.identity.unique_id != identity.unique_id:
+        sealer = storage.sealed_by.identity
+        enclave_log(
+            "info",
+            f"state of security version {sealer.security_version}, unique_id {sealer.unique_id.hex()}, is taken over",
+        )
     snapshot = _with_beacon(storage.snapshot, manifest, request.beacon)
     predecessor = read_predecessor(snapshot.epoch, *_last_messages(request, recovered))
     streams = Streams(manifest.outputs, snapshot.recipients)

@@ -38,6 +38,7 @@ import msgspec
 from edgeclave.cose import dcbor, sha256
 from edgeclave.enclave.hardware import Counter, Hardware
 from edgeclave.enclave.messages import Released
+from edgeclave.enclave.sealing import Provenance
 from edgeclave.enclave.state import Snapshot, StateVault
 from edgeclave.errors import EnclaveError
 from edgeclave.evidence.eat import StorageLevel
@@ -66,10 +67,11 @@ def counter_id(hardware: Hardware, identity: Identity, slot: str) -> bytes:
 
 
 class TrustedStorage:
-    """`snapshot` is the one in force."""
+    """`snapshot` is the one in force, and `sealed_by` says who sealed it, None for the very first."""
 
     def __init__(self, vault: StateVault, counter: Counter | None) -> None:
         self.snapshot = Snapshot()
+        self.sealed_by: Provenance | None = None
         self._vault = vault
         self._counter = counter
 
@@ -117,7 +119,10 @@ class TrustedStorage:
         return sealed
 
     def _open(self, sealed: bytes | None) -> Snapshot:
-        return Snapshot() if sealed is None else self._vault.open(sealed)[0]
+        if sealed is None:
+            return Snapshot()
+        snapshot, self.sealed_by = self._vault.open(sealed)
+        return snapshot
 
 
 def _is_newest(snapshot: Snapshot, value: int, digest: bytes) -> bool:

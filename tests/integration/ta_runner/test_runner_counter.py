@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,3 +86,21 @@ def read_upstream(state: Path) -> int:
             accepted += 1
     assert heads.pending() == []
     return accepted
+
+
+async def test_the_twin_chooses_the_counter_and_cannot_take_it_away_again(device: Any, entry: Any, invoke: Any) -> None:
+    await device.deploy({"probe": entry(platform="emulator-with-counter")})
+    await device.running()
+    assert "stands in for hardware" in (await device.reported())["platforms"]["emulator-with-counter"]["detail"]
+    async with device.link() as link:
+        assert json.loads((await invoke(link, "protection")).payload) == {"protection": "rollback-protected"}
+        first = await invoke(link, "increment", {"counter": "n"}, call_id="once")
+        os.kill(device.enclave_process(), signal.SIGKILL)
+        await device.wait_for(lambda reported: reported["state"] == "running" and reported["restarts"] == 1)
+        again = await invoke(link, "increment", {"counter": "n"}, call_id="once")
+        assert json.loads(again.payload) == json.loads(first.payload) == {"value": 1}
+        await device.deploy({"probe": entry()})
+        reported = await device.wait_for(lambda reported: reported.get("reason"))
+        assert reported["reason"]["code"] == "counter-missing"
+        await device.running()
+        assert json.loads((await invoke(link, "increment", {"counter": "n"})).payload) == {"value": 2}
