@@ -219,3 +219,17 @@ async def test_a_counter_that_fails_ends_the_enclave_and_commits_nothing(
     file.write_text(content)
     await start(minimal, slot)
     assert slot.recovered == []
+
+
+async def test_a_host_that_answers_for_the_counter_is_not_believed(
+    emulator: Emulator, minimal: HandmadePackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[bytes] = []
+    run = EmulatedCounters.run
+
+    def answer_again(counters: EmulatedCounters, command: bytes) -> bytes:
+        answers.append(run(counters, command))
+        return answers[0]
+
+    monkeypatch.setattr(EmulatedCounters, "run", answer_again)
+    assert await refusal(emulator, minimal, Slot()) == "counter-answer-refused"
