@@ -147,7 +147,7 @@ class Detector:
                 averages.append(None)
                 continue
             recent = recent or list(self._recent)
-            averages.append(sum(one.clamped / span.readings for one in recent[-span.readings :]))
+            averages.append(fsum(one.clamped / span.readings for one in recent[-span.readings :]))
         return averages
 
     def _score(self, averages: list[float | None], baselines: list[Baseline | None]) -> _Outlier | None:
