@@ -100,7 +100,7 @@ def written_step(value: float) -> float:
     (0.1, 0.1, 0.0)
     """
     exponent = Decimal(repr(value)).as_tuple().exponent
-    return min(10.0 ** int(exponent), abs(value) / 100)
+    return min(float(f"1e{exponent}"), abs(value) / 100)
 
 
 def baseline(span: Span, reference: Reference, resolution: float) -> Baseline | None:

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import asdict, dataclass
+from math import fsum
 from typing import Any, NamedTuple
 
 from anomaly.baseline import SPANS, Baseline, baseline, reconcile, written_step
@@ -212,8 +213,8 @@ class Detector:
         after = min(self._position - now.last, readings)
         if view is None or after <= readings // 2:
             return
-        latest = list(self._recent)[-after:]
-        if view.ratio(sum(one.clamped / after for one in latest)) * after / readings >= STAY_RATIO:
+        alone = fsum(one.clamped / after for one in list(self._recent)[-after:])
+        if view.ratio(alone) * after / readings >= STAY_RATIO:
             now.end, now.last = self._recent[-1 - readings // 2].time, self._position - readings // 2
 
     def _learn(self, averages: list[float | None]) -> None:
