@@ -15,6 +15,7 @@ from edgeclave.develop.external_signature import MAX_SIGNATURE_BYTES, ToBeSigned
 from edgeclave.develop.pkcs11_uri import SCHEME, parse_uri
 from edgeclave.develop.project import DEVELOPMENT_KEY, Project, package_annotations, read_wasm
 from edgeclave.errors import ConfigurationError, PackageError
+from edgeclave.ta.imports import component_interface
 from edgeclave.ta.manifest import Manifest
 from edgeclave.ta.package import encode_package, read_package, write_package
 from edgeclave.ta.signature import VerifiedPackage, sign_package, verify_package
@@ -62,6 +63,7 @@ def sign(
     project = Project.at(folder)
     manifest = load_source(folder, keys)
     component = read_wasm(wasm or project.wasm)
+    component_interface(component)
     if prepare is not None and chain is not None:
         _prepare(prepare, manifest, component, chain, as_json=as_json)
         return
