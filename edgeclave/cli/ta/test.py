@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import typer
 
@@ -18,8 +19,8 @@ from edgeclave.keys import DEFAULT_FOLDER, FOLDER_VARIABLE
 def run_tests(context: typer.Context, folder: Folder, keys: Keys = DEFAULT_FOLDER) -> None:
     """Run a project's tests with pytest: its functions as plain Python, and the whole of it in the emulator.
 
-    The fixture `trusted_app` is the application in the real emulator. What follows DIR goes to pytest. Exit code:
-    that of pytest.
+    The fixture `trusted_app` is the application in the real emulator. What follows DIR goes to pytest, which
+    runs in DIR. Exit code: that of pytest.
 
     Example: edgeclave ta test counter -k totals -v
     """
@@ -30,14 +31,14 @@ def run_tests(context: typer.Context, folder: Folder, keys: Keys = DEFAULT_FOLDE
     with progress("building") as tell:
         Project.at(folder).development_package(keys.absolute(), tell)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", f"--rootdir={folder}", *_configuration(folder), *context.args, str(folder)],
+        [sys.executable, "-m", "pytest", "--rootdir=.", f"--config-file={_configuration(folder)}", *context.args],
+        cwd=folder,
         env={**os.environ, FOLDER_VARIABLE: str(keys.absolute())},
         check=False,
     )
     raise typer.Exit(done.returncode)
 
 
-def _configuration(folder: Folder) -> list[str]:
+def _configuration(folder: Path) -> str:
     """Without this pytest would take the configuration of a repository around the project."""
-    file = folder / "pyproject.toml"
-    return [f"--config-file={file}"] if file.is_file() else ["--config-file=/dev/null"]
+    return "pyproject.toml" if (folder / "pyproject.toml").is_file() else os.devnull

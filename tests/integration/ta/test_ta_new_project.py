@@ -1,0 +1,85 @@
+"""A new project from nothing: built, called, tested, as its developer does it. The loop must be fast."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+CALL = ["ta", "run", "thermometer", "observe"]
+SECOND_RUN_SECONDS = 5.0  # a command with the interpreter's start, on a machine that is busy with other tests
+
+
+def edgeclave(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "EDGECLAVE"))}
+    return subprocess.run(
+        [sys.executable, "-m", "edgeclave", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workspace")
+    assert edgeclave(folder, "ta", "new", "thermometer", "--lang", "python").returncode == 0
+    first = edgeclave(folder, *CALL, '{"celsius": 21.5}')
+    assert first.returncode == 0, first.stderr
+    assert "importing the application" in first.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_the_second_run_builds_and_compiles_nothing(workspace: Path) -> None:
+    begin = time.monotonic()
+    again = edgeclave(workspace, *CALL, '{"celsius": 19}', "--json")
+    seconds = time.monotonic() - begin
+    assert json.loads(again.stdout)["reply"]["highest"] == 21.5
+    assert "importing" not in again.stderr
+    assert seconds < SECOND_RUN_SECONDS
+    assert "up to date" in edgeclave(workspace, "ta", "build", "thermometer").stdout
+
+
+@pytest.mark.slow
+def test_its_tests_pass_in_the_emulator_too(workspace: Path) -> None:
+    done = edgeclave(workspace, "ta", "test", "thermometer", "-q", "-k", "not bad_readings")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "5 passed" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_failing_test_fails_the_command_with_the_path_of_what_is_wrong(workspace: Path) -> None:
+    test = workspace / "thermometer" / "tests" / "test_wrong.py"
+    test.write_text('def test_it(trusted_app):\n    trusted_app.call("observe", {"celsius": []})\n')
+    done = edgeclave(workspace, "ta", "test", "thermometer", "-q", "tests/test_wrong.py")
+    test.unlink()
+    assert done.returncode == 1
+    assert "celsius: must be a number, not a list" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("change", "built_again"),
+    [
+        pytest.param(lambda folder: (folder / "README.md").write_text("x"), False, id="a text nobody runs"),
+        pytest.param(lambda folder: (folder / "tests" / "test_app.py").touch(), False, id="a test"),
+        pytest.param(lambda folder: (folder / "app.py").touch(), False, id="the same code, written again"),
+        pytest.param(lambda folder: (folder / "extra.py").write_text("x = 1\n"), True, id="a new module"),
+        pytest.param(lambda folder: (folder / "build" / "thermometer.wasm").touch(), True, id="somebody's Wasm"),
+    ],
+)
+def test_what_is_built_again(workspace: Path, change: Callable[[Path], object], built_again: bool) -> None:
+    change(workspace / "thermometer")
+    done = edgeclave(workspace, "ta", "build", "thermometer")
+    assert done.returncode == 0, done.stderr
+    assert ("up to date" not in done.stdout) == built_again
