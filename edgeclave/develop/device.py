@@ -36,6 +36,16 @@ from edgeclave.ta.package import read_package
 from edgeclave.ta.signature import VerifiedPackage, verify_package
 
 Tell = Callable[[str], None]
+_STATE_REFUSED = {
+    "malformed-sealed-data",
+    "malformed-state",
+    "platform-key-changed",
+    "sealed-by-another",
+    "sealed-data-damaged",
+    "sealed-in-another-debug-state",
+    "sealer-too-old",
+    "shown-result-refused",
+}
 
 
 @dataclass(frozen=True)
@@ -100,7 +110,8 @@ class Device:
                 shown_open=kept.shown_open,
                 recipients={output: used.message for output, used in kept.recipients.items()},
             )
-            enclave = await emulator.start(package, request)
+            with _about_state(self.state):
+                enclave = await emulator.start(package, request)
             try:
                 started = enclave.started
                 kept = _Kept(started.state, {}, started.open_record, kept.recipients)
@@ -206,6 +217,22 @@ def _alone(state: Path) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+@contextlib.contextmanager
+def _about_state(state: Path) -> Iterator[None]:
+    """State that is refused is never dropped by itself; here, unlike on a device, its owner may want just that."""
+    try:
+        yield
+    except EnclaveError as error:
+        if error.code not in _STATE_REFUSED:
+            raise
+        raise EnclaveError(
+            error.code,
+            f"the state of the last run is refused: {error.what}",
+            where=str(state),
+            advice=f"{error.advice}; or remove this file to begin anew" if error.advice else "remove it to begin anew",
+        ) from error
 
 
 def _read(state: Path) -> _Kept:

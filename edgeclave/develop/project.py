@@ -17,7 +17,6 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from edgeclave import keys as key_folder
 from edgeclave.cose import dcbor
 from edgeclave.develop.development_keys import make_missing_authorities
 from edgeclave.errors import ConfigurationError, EdgeclaveError
@@ -31,7 +30,7 @@ from edgeclave.ta.source import load_source, read_name
 DEVELOPMENT_KEY = "developer"
 MAX_SOURCES = 10_000
 """Files of one project. More means that the folder is not a project, and hashing them would take long."""
-_NOT_SOURCES = ("build", "tests", "__pycache__", ".*", "*.md", "*.wasm", "*.ta", "ta.toml", "pyproject.toml")
+_NOT_SOURCES = ("build", "tests", "__pycache__", ".*", "README.md", "*.wasm", "*.ta", "ta.toml", "pyproject.toml")
 _SDK = WIT_FOLDER.parent / "guest"
 Tell = Callable[[str], None]
 
@@ -191,7 +190,7 @@ def _is_source(path: Path) -> bool:
 def _sources(folder: Path) -> Iterator[tuple[Path, Path]]:
     """Each source and its name in the project, sorted."""
     found = []
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not _left_out(name)]
         found += [Path(parent, name) for name in names if not _left_out(name)]
         if len(found) > MAX_SOURCES:
@@ -206,8 +205,3 @@ def _sources(folder: Path) -> Iterator[tuple[Path, Path]]:
 
 def _left_out(name: str) -> bool:
     return any(fnmatch(name, pattern) for pattern in _NOT_SOURCES)
-
-
-def default_keys() -> Path:
-    """The key folder that commands use when none is named."""
-    return key_folder.key_folder()

@@ -259,6 +259,20 @@ def test_damaged_state_is_never_an_empty_store(
     assert refused.value.code == code
 
 
+def test_state_of_another_signer_is_refused_with_the_way_out(package: Path, tmp_path: Path, keys: Path) -> None:
+    here = device(tmp_path, keys)
+    with EmulatedApp(package, here) as app:
+        app.call("store", "kept")
+    assert run(["ta", "sign", str(package.parents[1]), "--key", "somebody-else"]) == 0
+    with pytest.raises(EdgeclaveError) as refused, EmulatedApp(package, here):
+        pass
+    assert refused.value.code == "sealed-by-another"
+    assert "remove this file to begin anew" in refused.value.advice
+    here.state.unlink()
+    with EmulatedApp(package, here) as app:
+        assert app.running.attested.epoch.number == 1
+
+
 def test_new_keys_of_the_reader_and_the_authority_are_obeyed(package: Path, tmp_path: Path, keys: Path) -> None:
     here = device(tmp_path, keys)
     with EmulatedApp(package, here) as app:

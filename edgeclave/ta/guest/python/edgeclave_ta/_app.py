@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 from . import tee
-from ._typed import Converter, Mismatch, converter, load, plain, to_json
+from ._bounds import Mismatch
+from ._typed import Converter, converter, load, plain, to_json
 
 _JsonMethod = TypeVar("_JsonMethod", bound=Callable[..., Any])
 _RawMethod = TypeVar("_RawMethod", bound=Callable[[str], str])

@@ -16,47 +16,14 @@ import math
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union
+
+from ._bounds import Length, Mismatch, Range
 
 _Value = TypeVar("_Value")
 Converter = Callable[[Any, str], Any]
 """From decoded JSON and its path to the declared type. Raises Mismatch."""
 _SHOWN = 64  # characters of a name that came from outside
-
-
-class Mismatch(ValueError):  # noqa: N818 - what it is
-    """A value of another type than declared; `path` is where, as in `readings[3].value`."""
-
-    def __init__(self, path: str, what: str) -> None:
-        super().__init__(f"{path or 'payload'}: {what}")
-        self.path = path
-        self.what = what
-
-
-@dataclass(frozen=True)
-class Range:
-    """`Annotated[float, Range(0, 100)]`: a number from `minimum` to `maximum`, both included."""
-
-    minimum: float | None = None
-    maximum: float | None = None
-
-    def check(self, value: Any, path: str) -> None:
-        if isinstance(value, int | float):
-            _check_between(value, self.minimum, self.maximum, path, "")
-
-
-@dataclass(frozen=True)
-class Length:
-    """`Annotated[str, Length(1, 64)]`: text, a list or a dict with so many characters or entries."""
-
-    minimum: int = 0
-    maximum: int | None = None
-
-    def check(self, value: Any, path: str) -> None:
-        if isinstance(value, str | list | tuple | dict):
-            what = "characters" if isinstance(value, str) else "entries"
-            _check_between(len(value), self.minimum, self.maximum, path, f", not {len(value)}", f"have {{}} {what}")
 
 
 def from_json(kind: type[_Value], text: str) -> _Value:
@@ -314,15 +281,6 @@ def _wrong(path: str, expected: str, value: Any) -> Mismatch:
     found = "null" if value is None else _NAMES.get(type(value), type(value).__name__)
     found = "a fraction" if isinstance(value, float) and expected == "a whole number" else found
     return Mismatch(path, f"must be {expected}, not {found}")
-
-
-def _check_between(
-    value: float, minimum: float | None, maximum: float | None, path: str, found: str, form: str = "be {}"
-) -> None:
-    if (minimum is None or value >= minimum) and (maximum is None or value <= maximum):
-        return
-    bounds = [f"at least {minimum}" if minimum is not None else "", f"at most {maximum}" if maximum is not None else ""]
-    raise Mismatch(path, f"must {form.format(' and '.join(filter(None, bounds)))}{found}")
 
 
 def _listed(choices: tuple[Any, ...]) -> str:
