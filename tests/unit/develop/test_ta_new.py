@@ -69,13 +69,37 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "[not-written]" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("language", ["python"])
-def test_the_template_is_clean_for_a_strict_type_checker(
-    language: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert run(["ta", "new", "meter", "--lang", language, "--dir", str(tmp_path / "meter")]) == 0
+SERVICES = """
+from edgeclave_ta import TrustedApp, tee
+
+app = TrustedApp()
+
+@app.method
+def use_every_service(nonce: str) -> list[str | int | bool | None]:
+    sealed: str = tee.seal("secret", context="here", policy="product")
+    opened: tee.Unsealed = tee.unseal(sealed, context="here")
+    tee.put("key", opened.plaintext)
+    kept: str | None = tee.get("key")
+    tee.delete("key")
+    sequence: int = tee.emit("records", {"kept": kept})
+    evidence: bytes = tee.evidence(nonce.encode())
+    count: int = tee.increment("calls")
+    drawn: bytes = tee.random(8)
+    level: tee.StorageLevel = tee.storage_protection()
+    caller: tee.Caller = tee.caller()
+    emulated: bool = tee.emulated()
+    milliseconds: int = tee.host_time()
+    tee.log(tee.INFO, caller.name)
+    sealer: str = opened.sealed_by.unique_id
+    return [kept, sequence, evidence.hex(), count, drawn.hex(), level, emulated, milliseconds, sealer]
+"""
+
+
+def test_the_template_and_every_service_are_clean_for_a_strict_type_checker(tmp_path: Path) -> None:
+    assert run(["ta", "new", "meter", "--dir", str(tmp_path / "meter")]) == 0
+    (tmp_path / "meter" / "services.py").write_text(SERVICES)
     checked = subprocess.run(
-        [sys.executable, "-m", "mypy", "app.py", "tests"],
+        [sys.executable, "-m", "mypy", "app.py", "services.py", "tests"],
         cwd=tmp_path / "meter",
         capture_output=True,
         text=True,
