@@ -24,6 +24,7 @@ from edgeclave.develop.project import Project
 from edgeclave.errors import EdgeclaveError
 
 INTERNAL = 500
+SECONDS_TO_END = 5.0
 _Value = TypeVar("_Value")
 
 
@@ -143,6 +144,14 @@ class EmulatedApp:
             raise
 
     def _end_thread(self) -> None:
+        self._wait(_others_end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _others_end() -> None:
+    """A start that was given up is still ending its enclave."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others, timeout=SECONDS_TO_END)

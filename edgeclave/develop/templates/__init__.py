@@ -1,6 +1,7 @@
 """Projects to begin with, one folder for each language.
 
-Files are copied as they are, with NAME put in for `{{name}}`. `dot-` at the beginning of a name stands for a dot, so
+Files are copied as they are, with NAME put in for `{{name}}` and the folder of the C header for `{{c_sdk}}`, which only
+an editor's settings name. `dot-` at the beginning of a name stands for a dot, so
 that tools which look at this repository do not take a template's settings for its own.
 """
 
@@ -12,10 +13,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from edgeclave.errors import ConfigurationError
+from edgeclave.ta.build import WIT_FOLDER
 
 _FOLDER = Path(__file__).parent
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}\Z")  # as in the manifest
-_PLACEHOLDER = "{{name}}"
+_C_SDK = WIT_FOLDER.parent / "guest" / "c"
 _DOT = "dot-"
 
 
@@ -73,4 +75,5 @@ def _copy(template: Path, target: Path, name: str) -> None:
         ]
         path = target.joinpath(*parts)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(source.read_text(encoding="utf-8").replace(_PLACEHOLDER, name), encoding="utf-8")
+        text = source.read_text(encoding="utf-8").replace("{{name}}", name).replace("{{c_sdk}}", str(_C_SDK))
+        path.write_text(text, encoding="utf-8")

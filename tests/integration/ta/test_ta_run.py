@@ -329,3 +329,30 @@ def test_a_code_that_cannot_start_leaves_nothing_running(tmp_path: Path, keys: P
 
 def threads() -> int:
     return sum(thread.name == "edgeclave-emulator" for thread in threading.enumerate())
+
+
+INTERRUPTED = """
+import signal, sys, threading, os
+from pathlib import Path
+from edgeclave.develop.device import Device
+from edgeclave.develop.emulated_app import EmulatedApp
+threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+package, folder, keys = map(Path, sys.argv[1:])
+try:
+    with EmulatedApp(package, Device(folder, folder / "slots" / "meter.state", keys)):
+        threading.Event().wait()
+except KeyboardInterrupt:
+    import psutil
+    print([child.pid for child in psutil.Process().children()], threading.active_count())
+"""
+
+
+def test_a_start_that_is_interrupted_leaves_nothing_running(package: Path, tmp_path: Path, keys: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(package), str(tmp_path / "device"), str(keys)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout.strip(), done.returncode) == ("[] 1", 0), done.stderr
