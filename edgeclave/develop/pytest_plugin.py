@@ -38,12 +38,15 @@ def trusted_app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Emul
         pytest.fail(f"there is no ta.toml in a folder above {request.path}", pytrace=False)
     keys = key_folder().absolute()
     with contextlib.ExitStack() as stack:
+        refused: EdgeclaveError | None = None
         try:
             package = _package(folder, keys)
             device = Device(Project.at(folder).run_folder, tmp_path / "state", keys)
             app = stack.enter_context(EmulatedApp(package, device))
         except EdgeclaveError as error:
-            pytest.fail(str(error), pytrace=False)
+            refused = error
+        if refused is not None:  # outside of the handler: pytest would show both
+            pytest.fail(str(refused), pytrace=False)
         yield app
 
 
