@@ -36,6 +36,7 @@ from edgeclave.ta.package import read_package
 from edgeclave.ta.signature import VerifiedPackage, verify_package
 
 Tell = Callable[[str], None]
+_KIND = "emulator"  # of evidence
 _STATE_REFUSED = {
     "malformed-sealed-data",
     "malformed-state",
@@ -189,8 +190,8 @@ def _verify(emulator: Emulator, evidence: bytes, package: VerifiedPackage) -> At
     anchor = load_der_public_key(emulator.anchor())
     assert isinstance(anchor, ec.EllipticCurvePublicKey)
     policy = Policy(
-        anchors=(Anchor(emulator.name, "emulated", anchor),),
-        runtime={emulator.name: frozenset([runtime_digest()])},
+        anchors=(Anchor(_KIND, "emulated", anchor),),
+        runtime={_KIND: frozenset([runtime_digest()])},
         classes=frozenset(["emulated"]),
         trusted_apps=(TrustedApp(unique_id=package.identity.unique_id),),
         debug=True,

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgeclave.enclave.imports import TEE_INTERFACE, check_imports
-from edgeclave.enclave.state import STORAGE_LEVEL
 from edgeclave.errors import PackageError
 from edgeclave.ta.imports import Interface
-from edgeclave.ta.manifest import Manifest
+from edgeclave.ta.manifest import Manifest, StorageProtection
 from edgeclave.ta.package import DEFAULT_LIMITS
 
 Effect = Literal["does not load", "readers refuse it", "calls are refused", "emitting is refused"]
 ENTRY = "invoke"
+PLATFORMS: dict[str, StorageProtection] = {"emulator": "consistent"}
+"""Platforms of this machine, with the storage protection that each offers."""
 EVERYWHERE = "everywhere"
 
 
@@ -63,14 +64,15 @@ def of_wasm(interface: Interface, size: int) -> Iterator[Obstacle]:
 
 def of_manifest(manifest: Manifest) -> Iterator[Obstacle]:
     """What the manifest asks for and a platform of this machine does not give, or contradicts itself."""
-    if manifest.storage_protection != STORAGE_LEVEL and manifest.storage_protection != "consistent":
-        yield Obstacle(
-            "emulator",
-            "does not load",
-            "storage-protection-unavailable",
-            f"it requires {manifest.storage_protection} storage, the platform offers {STORAGE_LEVEL}",
-            "run it where there is a trusted counter, or require less",
-        )
+    for platform, offered in PLATFORMS.items():
+        if manifest.storage_protection == "rollback-protected" and offered == "consistent":
+            yield Obstacle(
+                platform,
+                "does not load",
+                "storage-protection-unavailable",
+                f"it requires {manifest.storage_protection} storage, the platform offers {offered}",
+                "run it where there is a trusted counter, or require less",
+            )
     if manifest.debug:
         yield Obstacle(
             "production policies",

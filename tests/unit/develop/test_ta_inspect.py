@@ -75,6 +75,12 @@ def test_a_project_that_is_not_built(project: Path, capsys: pytest.CaptureFixtur
             id="debug",
         ),
         pytest.param(
+            "product_id = 5",
+            "product_id = 5\nstorage_protection = 'rollback-protected'",
+            ("emulator", "does not load", "storage-protection-unavailable"),
+            id="storage that the platform cannot protect",
+        ),
+        pytest.param(
             '"emit", ', "", ("everywhere", "emitting is refused", ""), id="an output, and emitting is not granted"
         ),
         pytest.param(
