@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,7 @@ from edgeclave.keys import DEFAULT_FOLDER
 from edgeclave.ta.source import read_name
 
 DEFAULT_STATE = Path(".edgeclave/run")
+SECONDS_UNTIL_TOLD = 1.0  # a start from compiled code takes a quarter of it
 MAX_PAYLOAD_BYTES = 1 << 20  # no manifest may allow more (limits.message_kib)
 
 
@@ -54,7 +56,13 @@ def run(
     show_log()
     with contextlib.ExitStack() as stack:
         with progress("preparing") as tell:
-            app = stack.enter_context(_app(target, state, keys, tell))
+            app = _app(target, state, keys, tell)
+            compiling = threading.Timer(SECONDS_UNTIL_TOLD, tell, ["compiling it for this machine, once a version"])
+            compiling.start()
+            try:
+                stack.enter_context(app)
+            finally:
+                compiling.cancel()
         if method is None:
             serve_lines(app, (state or _state_of(target)) / "history", as_json=as_json)
             return
@@ -102,8 +110,6 @@ def _app(target: Path, state: Path | None, keys: Path, tell: Callable[[str], Non
         package, name = project.development_package(keys, tell), project.name
     else:
         package, name = target, target.stem
-    if not any(folder.glob("compiled/[!.]*")):
-        tell("starting the enclave, which compiles the application: the first time takes some seconds")
     return EmulatedApp(package, Device(folder, folder / "slots" / f"{name}.state", keys), tell)
 
 

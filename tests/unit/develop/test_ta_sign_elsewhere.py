@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
+import os
+import pty
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +21,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgeclave.cli.main import run
 from edgeclave.cose import generate_key, sha256, spki
+from edgeclave.develop.external_signature import ToBeSigned
+from edgeclave.develop.pkcs11_uri import parse_uri
+from edgeclave.errors import ConfigurationError, PackageError
+from edgeclave.ta.manifest import Manifest, Method
 from edgeclave.ta.package import read_package
 from edgeclave.ta.signature import verify_package
 from edgeclave.ta.signing import self_signed
@@ -29,6 +39,14 @@ ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 ROOT_KEY = generate_key()
 ROOT = self_signed(ROOT_KEY, "release root")
 OFFLINE_KEY = generate_key()
+ANY_MANIFEST = Manifest(
+    name="meter",
+    version="1",
+    product_id=1,
+    security_version=1,
+    accept_state_from_svn=1,
+    methods={"observe": Method()},
+)
 
 
 def leaf(key: ec.EllipticCurvePublicKey, name: str = "release leaf") -> x509.Certificate:
@@ -155,6 +173,46 @@ def test_a_token_that_cannot_be_used(
     assert PIN not in said
     assert "do:" in said
     assert not (project / "build" / "meter.ta").exists()
+
+
+def test_a_pin_is_asked_for_at_a_terminal_and_not_shown(
+    project: Path, keys: Path, token: Token, token_key: Any, tmp_path: Path
+) -> None:
+    controller, terminal = pty.openpty()
+    command = ["ta", "sign", str(project), "--key", token.uri("ta-signer")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgeclave", *command],
+        stdin=terminal,
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+        start_new_session=True,  # without a controlling terminal the question goes to standard error
+        env={name: value for name, value in os.environ.items() if name != "EDGECLAVE_PKCS11_PIN"},
+    ) as process:
+        os.close(terminal)
+        seen = b""
+        while b"PIN of token release: " not in seen:
+            seen += os.read(controller, 1024)
+        os.write(controller, PIN.encode() + b"\n")
+        assert process.wait(30) == 0
+    with contextlib.suppress(OSError):
+        seen += os.read(controller, 1024)
+    os.close(controller)
+    assert PIN.encode() not in seen
+    assert verify_package(read_package(project / "build" / "meter.ta"))
+
+
+@given(st.text(max_size=60) | st.text(alphabet="tokenbjci=;?&%01/-", max_size=60))
+def test_any_uri_is_read_or_refused(text: str) -> None:
+    with contextlib.suppress(ConfigurationError):
+        parse_uri(f"pkcs11:{text}")
+
+
+@given(signature=st.binary(max_size=80))
+def test_no_bytes_pass_for_a_signature(signature: bytes) -> None:
+    to_be_signed = ToBeSigned.of(ANY_MANIFEST, b"wasm", [leaf(OFFLINE_KEY.public_key()), ROOT])
+    with pytest.raises(PackageError) as refused:
+        to_be_signed.finish(signature)
+    assert refused.value.code == "signature-does-not-fit"
 
 
 def test_a_wrong_or_exposed_pin(
