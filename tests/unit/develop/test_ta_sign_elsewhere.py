@@ -7,7 +7,6 @@ import datetime
 import json
 import os
 import pty
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from edgeclave.ta.manifest import Manifest, Method
 from edgeclave.ta.package import read_package
 from edgeclave.ta.signature import verify_package
 from edgeclave.ta.signing import self_signed
+from tests.fixtures.needs import tool
 from tests.fixtures.softhsm import PIN, Token
 
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -267,12 +267,10 @@ def test_an_offline_signer_signs_the_digest(project: Path, chain: Path, form: Ca
 
 
 def test_openssl_is_an_offline_signer(project: Path, chain: Path, tmp_path: Path) -> None:
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is missing: install it to run this test")
     to_be_signed, signature = prepare(project, chain), tmp_path / "release.sig"
     key = tmp_path / "offline.pem"
     key.write_bytes(OFFLINE_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    command = ["openssl", "pkeyutl", "-sign", "-inkey", key, "-in", to_be_signed, "-out", signature]
+    command = [tool("openssl", "openssl"), "pkeyutl", "-sign", "-inkey", key, "-in", to_be_signed, "-out", signature]
     subprocess.run(command, check=True, capture_output=True)
     assert run(["ta", "sign", str(project), "--finish", str(signature), "--chain", str(chain)]) == 0
 
