@@ -15,7 +15,9 @@ from rich.console import Console
 from edgeclave import keys as key_folder
 from edgeclave.cose import sha256
 from edgeclave.errors import ConfigurationError
-from edgeclave.ta.build import build_python
+from edgeclave.ta.binary import CORE_MODULE
+from edgeclave.ta.build import build_wasm
+from edgeclave.ta.core_module import check_core_module
 from edgeclave.ta.imports import component_interface
 from edgeclave.ta.package import DEFAULT_LIMITS, Package, read_package, write_package
 from edgeclave.ta.signature import VerifiedPackage, sign_package, verify_package
@@ -24,7 +26,7 @@ from edgeclave.ta.source import load_source, read_name
 
 app = typer.Typer(help="Trusted applications: build, sign, inspect.")
 
-_Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with ta.toml and app.py.")]
+_Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with ta.toml and app.py or app.c.")]
 _Keys = Annotated[Path, typer.Option("--keys", envvar=key_folder.FOLDER_VARIABLE, help="Key folder.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -32,15 +34,15 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def build(
     folder: _Folder,
-    out: Annotated[Path | None, typer.Option("--out", help="Component to write [DIR/build/NAME.wasm].")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Wasm to write [DIR/build/NAME.wasm].")] = None,
 ) -> None:
-    """Build the WebAssembly component of a trusted application.
+    """Build the WebAssembly of a trusted application, from Python (app.py) or C (app.c).
 
     Example: edgeclave ta build modules/sample_analytics/trusted_app
     """
     target = out or _built(folder, "wasm")
     with _progress("building") as tell:
-        build_python(folder, target, tell)
+        build_wasm(folder, target, tell)
     typer.echo(f"{target} ({target.stat().st_size:,} bytes)")
 
 
@@ -48,7 +50,7 @@ def build(
 def sign(
     folder: _Folder,
     key: Annotated[str, typer.Option("--key", help="Name of the signing key; made on first use.")],
-    wasm: Annotated[Path | None, typer.Option("--wasm", help="Component to sign [DIR/build/NAME.wasm].")] = None,
+    wasm: Annotated[Path | None, typer.Option("--wasm", help="Wasm to sign [DIR/build/NAME.wasm].")] = None,
     keys: _Keys = key_folder.DEFAULT_FOLDER,
     out: Annotated[Path | None, typer.Option("--out", help="Package to write [DIR/build/NAME.ta].")] = None,
     env: Annotated[Path | None, typer.Option("--env", help="Set NAME_PACKAGE, _DIGEST and _SIGNER there.")] = None,
@@ -61,6 +63,8 @@ def sign(
     manifest = load_source(folder, keys)
     component = _read_wasm(wasm or _built(folder, "wasm"))
     component_interface(component)
+    if component.startswith(CORE_MODULE):
+        check_core_module(component)
     target = out or _built(folder, "ta")
     signer, chain = signing_key(keys, key)
     annotations = {
