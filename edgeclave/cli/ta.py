@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from edgeclave import keys as key_folder
+from edgeclave.cli.ta_debug import debug
 from edgeclave.cose import sha256
 from edgeclave.errors import ConfigurationError
 from edgeclave.ta.binary import CORE_MODULE
@@ -24,7 +25,8 @@ from edgeclave.ta.signature import VerifiedPackage, sign_package, verify_package
 from edgeclave.ta.signing import signing_key
 from edgeclave.ta.source import load_source, read_name
 
-app = typer.Typer(help="Trusted applications: build, sign, inspect.")
+app = typer.Typer(help="Trusted applications: build, sign, inspect, debug.")
+app.command()(debug)
 
 _Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with ta.toml and app.py or app.c.")]
 _Keys = Annotated[Path, typer.Option("--keys", envvar=key_folder.FOLDER_VARIABLE, help="Key folder.")]

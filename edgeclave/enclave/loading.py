@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from wasmtime import Engine
+from wasmtime import Engine, WasmtimeError
 from wasmtime.component import Component
 
 from edgeclave.cose import sha256
@@ -62,9 +62,11 @@ def load(files: Files, hardware: Hardware, engine: Engine) -> Loaded:
         _check_storage_protection(verified.manifest)
         wasm = as_component(verified.wasm)
         cache = CompiledCodeCache(unique_key(hardware, identity, "compiled-code"), sha256(wasm), debug=identity.debug)
-        component = None if cached is None else cache.load(engine, cached)
-        compiled = component is None
-        if component is None:
+        component = None if cached is None or hardware.debug else cache.load(engine, cached)
+        compiled = component is None and not hardware.debug
+        if hardware.debug:
+            component = _compile_for_debugger(engine, wasm)
+        elif component is None:
             component = cache.compile(engine, wasm, files.keep, DEFAULT_LIMITS)
     finally:
         ahead.join()
@@ -96,6 +98,16 @@ class _Ahead(threading.Thread):
 def _copy_cached(descriptor: int | None) -> CachedCode | None:
     fingerprint()  # reads the whole wasmtime library, and is remembered
     return None if descriptor is None else CachedCode.copy(descriptor)
+
+
+def _compile_for_debugger(engine: Engine, wasm: bytes) -> Component:
+    """In this process and into no cache: a debugger need not follow a child, and the code serves one session."""
+    try:
+        return Component(engine, wasm)
+    except WasmtimeError as error:
+        raise PackageError(
+            "wasm-refused", f"this is not a component that can run: {str(error)[:500]}", where="Wasm"
+        ) from error
 
 
 def _check_storage_protection(manifest: Manifest) -> None:
