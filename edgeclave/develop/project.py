@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from edgeclave.cose import dcbor
 from edgeclave.develop.development_keys import make_missing_authorities
 from edgeclave.errors import ConfigurationError, EdgeclaveError
-from edgeclave.ta.build import WIT_FOLDER, build_python, builder_version
+from edgeclave.ta.build import WIT_FOLDER, build_wasm, builder_version, c_compiler_version, language_of
 from edgeclave.ta.manifest import Manifest
 from edgeclave.ta.package import DEFAULT_LIMITS, write_package
 from edgeclave.ta.signature import sign_package
@@ -71,7 +71,7 @@ class Project:
         stamp = _Stamp(self.wasm)
         if stamp.holds(sources):
             return False
-        build_component(self.folder, self.wasm, tell)
+        build_wasm(self.folder, self.wasm, tell)
         stamp.write(sources)
         return True
 
@@ -95,11 +95,6 @@ class Project:
             write_package(package, wasm, sign_package(manifest, wasm, key, chain), package_annotations(manifest))
             stamp.write(signed.hexdigest())
         return package
-
-
-def build_component(folder: Path, out: Path, tell: Tell) -> None:
-    """Builds by the language that the folder is written in."""
-    build_python(folder, out, tell)
 
 
 def package_annotations(manifest: Manifest) -> dict[str, str]:
@@ -159,7 +154,7 @@ def _identity_of(path: Path) -> str:
 
 def _fingerprint(folder: Path) -> str:
     """SHA-256 over every file that may go into the Wasm, by path and content, and over the tools."""
-    digest = hashlib.sha256(_builder().encode())
+    digest = hashlib.sha256(_builder(folder).encode())
     files = [*_sources(folder), *((path, path.relative_to(WIT_FOLDER.parent)) for path in _tools())]
     for path, name in files:
         try:
@@ -172,9 +167,9 @@ def _fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _builder() -> str:
+def _builder(folder: Path) -> str:
     try:
-        return builder_version()
+        return builder_version() if language_of(folder) == "python" else c_compiler_version()
     except EdgeclaveError:
         return ""  # building says what is missing, if there is something to build
 

@@ -24,6 +24,7 @@ from edgeclave.enclave.messages import StartRequest
 from edgeclave.errors import EnclaveError, PackageError
 from edgeclave.platforms.base import Probe
 from edgeclave.platforms.compiled_cache import CacheSlot, CompiledCodeCache
+from edgeclave.platforms.debugger import Debugger
 from edgeclave.platforms.enclave_process import Descriptors, EnclaveProcess
 
 ROOT_KEY, ATTESTATION_KEY, ANCHOR = "root.key", "attestation.key.pem", "attestation.pub.pem"
@@ -35,12 +36,14 @@ class Emulator:
     Args:
         directory: the emulator's folder; made on first use.
         cache: a folder for compiled code, which may be lost at any time.
+        debugger: runs the enclaves under it, open to it.
     """
 
     name = "emulator"
 
-    def __init__(self, directory: Path, cache: Path) -> None:
+    def __init__(self, directory: Path, cache: Path, debugger: Debugger | None = None) -> None:
         self.directory = directory
+        self._debugger = debugger
         self._cache = CompiledCodeCache(cache)
 
     def probe(self) -> Probe:
@@ -77,7 +80,7 @@ class Emulator:
             opened.append(os.open(package, os.O_RDONLY | os.O_CLOEXEC))
             opened.append(self._secrets())
             spawning = asyncio.ensure_future(
-                EnclaveProcess.spawn(Descriptors(opened[0], opened[1], slot.cached, slot.fresh), name)
+                EnclaveProcess.spawn(Descriptors(opened[0], opened[1], slot.cached, slot.fresh), name, self._debugger)
             )
             try:
                 return await asyncio.shield(spawning)

@@ -8,14 +8,15 @@ from typing import Annotated
 import typer
 
 from edgeclave.cli.ta.common import Folder, progress
-from edgeclave.develop.project import Project, build_component
+from edgeclave.develop.project import Project
+from edgeclave.ta.build import build_wasm
 
 
 def build(
     folder: Folder,
-    out: Annotated[Path | None, typer.Option("--out", help="Component to write [DIR/build/NAME.wasm].")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Wasm to write [DIR/build/NAME.wasm].")] = None,
 ) -> None:
-    """Build the WebAssembly of a trusted application, if its sources have changed.
+    """Build the WebAssembly of a trusted application, from Python (app.py) or C (app.c), if its sources have changed.
 
     Example: edgeclave ta build modules/sample_analytics/trusted_app
     """
@@ -26,5 +27,5 @@ def build(
         if out is None:
             fresh = project.build(tell)
         else:
-            build_component(folder, out, tell)
+            build_wasm(folder, out, tell)
     typer.echo(f"{target} ({target.stat().st_size:,} bytes{'' if fresh else ', up to date'})")

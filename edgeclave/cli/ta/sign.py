@@ -15,6 +15,8 @@ from edgeclave.develop.external_signature import MAX_SIGNATURE_BYTES, ToBeSigned
 from edgeclave.develop.pkcs11_uri import SCHEME, parse_uri
 from edgeclave.develop.project import DEVELOPMENT_KEY, Project, package_annotations, read_wasm
 from edgeclave.errors import ConfigurationError, PackageError
+from edgeclave.ta.binary import CORE_MODULE
+from edgeclave.ta.core_module import check_core_module
 from edgeclave.ta.imports import component_interface
 from edgeclave.ta.manifest import Manifest
 from edgeclave.ta.package import encode_package, read_package, write_package
@@ -40,7 +42,7 @@ def sign(
     finish: Annotated[
         Path | None, typer.Option("--finish", help="The signature over that digest: DER, or r | s of 64 bytes.")
     ] = None,
-    wasm: Annotated[Path | None, typer.Option("--wasm", help="Component to sign [DIR/build/NAME.wasm].")] = None,
+    wasm: Annotated[Path | None, typer.Option("--wasm", help="Wasm to sign [DIR/build/NAME.wasm].")] = None,
     keys: Keys = key_folder.DEFAULT_FOLDER,
     out: Annotated[Path | None, typer.Option("--out", help="Package to write [DIR/build/NAME.ta].")] = None,
     env: Annotated[Path | None, typer.Option("--env", help="Set NAME_PACKAGE, _DIGEST and _SIGNER there.")] = None,
@@ -64,6 +66,8 @@ def sign(
     manifest = load_source(folder, keys)
     component = read_wasm(wasm or project.wasm)
     component_interface(component)
+    if component.startswith(CORE_MODULE):
+        check_core_module(component)
     if prepare is not None and chain is not None:
         _prepare(prepare, manifest, component, chain, as_json=as_json)
         return
