@@ -12,9 +12,10 @@ import typer
 
 from edgeclave.cli.ta.common import Json, Keys, print_lines
 from edgeclave.cose import sha256
-from edgeclave.develop.obstacles import Obstacle, of_manifest, of_wasm
+from edgeclave.develop.obstacles import Obstacle, of_grants, of_manifest, of_wasm
 from edgeclave.develop.project import Project, read_wasm
 from edgeclave.keys import DEFAULT_FOLDER
+from edgeclave.ta.binary import CORE_MODULE
 from edgeclave.ta.imports import component_interface
 from edgeclave.ta.manifest import Manifest
 from edgeclave.ta.package import Package, read_package
@@ -67,8 +68,9 @@ def _of_package(file: Path, package: Package, verified: VerifiedPackage) -> dict
         },
         "signer": [certificate.subject.rfc4514_string() for certificate in verified.chain],
         "annotations": dict(package.annotations),
-        "obstacles": _described(*of_wasm(component_interface(verified.wasm), len(verified.wasm)))
-        + _described(*of_manifest(verified.manifest)),
+        "obstacles": _described(
+            *of_wasm(verified.wasm), *of_grants(verified.manifest, verified.wasm), *of_manifest(verified.manifest)
+        ),
     }
 
 
@@ -81,7 +83,7 @@ def _of_project(folder: Path, keys: Path) -> dict[str, Any]:
     if project.wasm.exists():
         wasm = read_wasm(project.wasm)
         code = _of_wasm(wasm)
-        obstacles = code.pop("obstacles") + obstacles
+        obstacles = code.pop("obstacles") + _described(*of_grants(manifest, wasm)) + obstacles
         description |= {**code, "unique_id": sha256(identity_cbor(manifest, wasm)).hex()}
     else:
         unbuilt = Obstacle("here", "does not load", "no-wasm", "it is not built", "run `edgeclave ta build`")
@@ -105,7 +107,8 @@ def _of_wasm(wasm: bytes) -> dict[str, Any]:
         "wasm_digest": f"sha256:{sha256(wasm).hex()}",
         "imports": list(interface.imports),
         "exports": list(interface.exports),
-        "obstacles": _described(*of_wasm(interface, len(wasm))),
+        "form": "core module" if wasm.startswith(CORE_MODULE) else "component",
+        "obstacles": _described(*of_wasm(wasm)),
     }
 
 
@@ -129,7 +132,7 @@ def _lines(description: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if "manifest" in description:
         yield from _manifest_lines(description)
     if "imports" in description:
-        yield "code", f"{description['wasm_digest']}, {description['wasm_size']:,} bytes"
+        yield "code", f"{description['form']}, {description['wasm_digest']}, {description['wasm_size']:,} bytes"
         wasi = [name for name in description["imports"] if name.startswith("wasi:")]
         others = [name for name in description["imports"] if name not in wasi]
         yield "imports", ", ".join([*others, f"{len(wasi)} of WASI (served empty)"] if wasi else others) or "nothing"

@@ -119,6 +119,47 @@ def test_what_the_code_says_would_stop_it(
     assert all(word in one["what"] for word, one in zip(said, shown["obstacles"], strict=True))
 
 
+CORE = """
+(module
+  (import "edgeclave:ta/tee@{version}" "put" (func (param i32 i32 i32 i32 i32)))
+  (import "edgeclave:ta/tee@{version}" "emulated" (func (result i32)))
+  (memory (export "memory") 1)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
+  (func (export "{entry}") (param i32 i32 i32 i32) (result i32) unreachable))
+"""
+
+
+def core_module(version: str = "1.0.0", entry: str = "invoke") -> bytes:
+    return bytes(wat2wasm(CORE.format(version=version, entry=entry)))
+
+
+def test_what_a_core_module_uses_must_be_granted(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "build" / "meter.wasm").write_bytes(core_module())
+    assert ("everywhere", "the service is refused", "") not in obstacles(inspect(project, capsys))
+    rewrite(project, '"storage", ', "")
+    shown = inspect(project, capsys)
+    assert shown["form"] == "core module"
+    assert [one["what"] for one in shown["obstacles"] if one["effect"] == "the service is refused"] == [
+        "it uses put, and the service storage is not granted"
+    ]
+    assert run(["ta", "sign", str(project)]) == 0
+    assert obstacles(inspect(project / "build" / "meter.ta", capsys)) == obstacles(shown)
+
+
+@pytest.mark.parametrize(
+    ("wasm", "code"),
+    [
+        pytest.param(core_module(version="2.0.0"), "import-refused", id="another version of the WIT"),
+        pytest.param(core_module(entry="main"), "no-invoke", id="nothing to call"),
+    ],
+)
+def test_a_core_module_that_would_not_load(
+    wasm: bytes, code: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "code.wasm").write_bytes(wasm)
+    assert obstacles(inspect(tmp_path / "code.wasm", capsys)) == [("everywhere", "does not load", code)]
+
+
 def test_keys_and_what_they_signed(
     project: Path, keys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
