@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.needs import tool
+
 BUILDING = {"python": "importing the application", "c": "compiling C"}
 CALL = ["ta", "run", "thermometer", "observe"]
 SECOND_RUN_SECONDS = 5.0  # a command with the interpreter's start, on a machine that is busy with other tests
@@ -90,3 +92,16 @@ def test_what_is_built_again(workspace: Path, change: Callable[[Path], object], 
     done = edgeclave(workspace, "ta", "build", "thermometer")
     assert done.returncode == 0, done.stderr
     assert ("up to date" not in done.stdout) == built_again
+
+
+@pytest.mark.slow
+def test_the_task_that_debugs_the_template_in_c_stops_in_its_source(tmp_path: Path) -> None:
+    tool("gdb", "gdb")
+    assert edgeclave(tmp_path, "ta", "new", "meter", "--lang", "c").returncode == 0
+    tasks = json.loads((tmp_path / "meter" / ".vscode" / "tasks.json").read_text())["tasks"]
+    (task,) = [task for task in tasks if "GDB" in task["label"]]
+    (tmp_path / "commands").write_text("break app.c:observe\nrun\nnext\nnext\nprint celsius\ncontinue\n")
+    ended = edgeclave(tmp_path / "meter", *task["args"], "--batch-commands", str(tmp_path / "commands"))
+    assert task["command"] == "edgeclave"
+    assert "$1 = 21.5" in ended.stdout, ended.stdout + ended.stderr
+    assert '{"count":1,"highest":21.5}' in ended.stdout

@@ -19,4 +19,4 @@ def test_help_has_an_example(command: str) -> None:
 
 
 def test_all_commands_are_there() -> None:
-    assert {"new", "build", "run", "test", "sign", "inspect", "keys"} <= set(COMMANDS)
+    assert {"new", "build", "run", "test", "debug", "sign", "inspect", "keys"} <= set(COMMANDS)
