@@ -36,7 +36,7 @@ def rustc() -> str:
             found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
             if found and Path(found).is_dir():
                 return candidate
-    missing(f"no rustc for {TARGET}: install rustc and libstd-rust-dev-wasm32", installable=True)
+    return missing(f"no rustc for {TARGET}: install rustc and libstd-rust-dev-wasm32", installable=True)
 
 
 @pytest.fixture
