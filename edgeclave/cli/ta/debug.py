@@ -43,7 +43,7 @@ def debug(
 
     gdb has the terminal: set breakpoints, then `run` starts the enclave and makes the call. There are no deadlines, the
     evidence says debug, keys are made for this session, and nothing of it is kept. To follow pointers of the
-    application, `print __vmctx->set()` at a stop, then as in `print *payload.start@20`.
+    application, `print __vmctx->set()` at a stop, then as in `x/s &*payload.start`.
 
     Example: edgeclave ta debug my-app --method observe --payload '{"temperature": 21}'
     """

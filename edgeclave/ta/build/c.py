@@ -28,13 +28,13 @@ MAX_SOURCES = 1_000
 STACK_BYTES = 256 << 10
 _NOT_SOURCES = ("build", "tests")
 _FLAGS = (
-    "-target", "wasm32-freestanding", "-std=c17", "-Wall", "-Wextra", "-fno-sanitize=all",
+    "-target", "wasm32-freestanding", "-std=c17", "-Wall", "-Wextra", "-Werror=date-time", "-fno-sanitize=all",
     "-ffp-contract=off",  # the same numbers on every target
-    "-fvisibility=hidden", "-ffile-prefix-map={sdk}=edgeclave", "-I{sdk}",
+    "-fvisibility=hidden", "-I{sdk}",
     "-Wl,--no-entry", "-Wl,--gc-sections",
     f"-Wl,-z,stack-size={STACK_BYTES}",  # this linker puts it first, so that a stack that overflows traps
 )  # fmt: skip
-_RELEASE = ("-O2", "-g0", "-s")
+_RELEASE = ("-O2", "-g0", "-s", "-ffile-prefix-map={sdk}=edgeclave")
 _DEBUG = ("-O0", "-g")
 _MESSAGE = re.compile(
     r"^(?P<file>[^:\n]+):(?P<line>\d+):(?P<column>\d+): (?:fatal )?error: (?P<what>.*)$", re.MULTILINE
@@ -109,10 +109,10 @@ def compiler_cache() -> Path:
 
 def _compile(source_dir: Path, sources: list[str], made: Path, cache: Path, *, debug: bool) -> str:
     """Returns the compiler's warnings."""
-    flags = [flag.format(sdk=GUEST_C) for flag in _FLAGS]
+    flags = [flag.format(sdk=GUEST_C) for flag in (*_FLAGS, *(_DEBUG if debug else _RELEASE))]
     sdk = sorted(str(path) for path in GUEST_C.glob("*.c"))
     names = [f"./{name}" for name in sources]  # so that no name is taken for an option
-    command = [*flags, *(_DEBUG if debug else _RELEASE), "-I.", "-o", str(made), *names, *sdk]
+    command = [*flags, "-I.", "-o", str(made), *names, *sdk]
     try:
         cache.mkdir(parents=True, exist_ok=True)
         finished = subprocess.run(
