@@ -6,27 +6,23 @@ import asyncio
 import signal
 import tempfile
 import time
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from edgeclave import keys as key_folder
+from edgeclave.develop.development_keys import development_reader, make_missing_authorities, recipient_set
 from edgeclave.errors import ConfigurationError, EnclaveError
 from edgeclave.platforms.base import CallOutcome, CallRequest, StartRequest
 from edgeclave.platforms.debugger import Debugger
 from edgeclave.platforms.emulator import Emulator
-from edgeclave.results.recipients import sign_recipient_set
 from edgeclave.ta.build import build_c, language_of
 from edgeclave.ta.manifest import Manifest
 from edgeclave.ta.package import write_package
 from edgeclave.ta.signature import sign_package
 from edgeclave.ta.signing import signing_key
-from edgeclave.ta.source import FILE_NAME, load_source
-
-_READER = "reader-of-this-session"
+from edgeclave.ta.source import load_source
 
 
 def debug(
@@ -64,7 +60,7 @@ def debug(
 async def _debug(folder: Path, session: Path, debugger: Debugger, method: str | None, payload: str) -> None:
     console = Console(stderr=True, highlight=False)
     keys = session / "keys"
-    _make_keys(folder / FILE_NAME, keys)
+    make_missing_authorities(folder, keys, lambda _: None)
     manifest = Manifest.from_map({**load_source(folder, keys).to_map(), "debug": True})
     method = method or _only_method(manifest)
     wasm = session / "debug.wasm"
@@ -75,7 +71,7 @@ async def _debug(folder: Path, session: Path, debugger: Debugger, method: str | 
     emulator = Emulator(session / "emulator", session / "cache", debugger)
     try:
         enclave = await emulator.start(
-            package, StartRequest(slot=manifest.name, host_time=_now(), recipients=_recipients(folder, keys))
+            package, StartRequest(slot=manifest.name, host_time=_now(), recipients=_recipients(manifest, keys))
         )
         outcome = await enclave.call(CallRequest(id="debug", method=method, payload=payload, host_time=_now()))
         _show(outcome, console)
@@ -104,33 +100,11 @@ def _show(outcome: CallOutcome, console: Console) -> None:
         console.print(f"emitted result {result.sequence} on {result.output}", markup=False)
 
 
-def _make_keys(manifest_file: Path, keys: Path) -> None:
-    """A key for each authority that `ta.toml` names, and a reader: what is emitted here is for nobody else."""
-    for name in {_READER, *_authorities(manifest_file).values()}:
-        key_folder.create_key(keys, name)
-
-
-def _recipients(folder: Path, keys: Path) -> dict[str, bytes]:
-    reader = key_folder.load_public_key(key_folder.public_key_path(keys, _READER))
-    return {
-        output: sign_recipient_set(
-            output, 1, [reader], key_folder.load_private_key(key_folder.private_key_path(keys, authority))
-        )
-        for output, authority in _authorities(folder / FILE_NAME).items()
-        if output
-    }
-
-
-def _authorities(manifest_file: Path) -> dict[str, str]:
-    """Output to name of its authority; under the empty name that of beacons. What is wrong is left to `load_source`."""
-    try:
-        value: dict[str, Any] = tomllib.loads(manifest_file.read_text(encoding="utf-8"))
-        named = {output: table["recipient_authority"] for output, table in value.get("outputs", {}).items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-    beacon = value.get("beacon_authority")
-    names = {**named, **({"": beacon} if beacon else {})}
-    return {output: name for output, name in names.items() if isinstance(name, str)}
+def _recipients(manifest: Manifest, keys: Path) -> dict[str, bytes]:
+    """What is emitted here is for a reader of this session and for nobody else."""
+    reader = development_reader(keys).public_key()
+    used = {name: recipient_set(name, output, keys, reader, None) for name, output in manifest.outputs.items()}
+    return {name: given.message for name, given in used.items() if given is not None}
 
 
 def _now() -> int:
