@@ -203,8 +203,9 @@ def _verify(emulator: Emulator, evidence: bytes, package: VerifiedPackage) -> At
 @contextlib.contextmanager
 def _alone(state: Path) -> Iterator[None]:
     """Two instances of one state would fork its history."""
-    state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = os.open(state.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with _writing(state):
+        state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(state.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -251,11 +252,27 @@ def _read(state: Path) -> _Kept:
 
 
 def _write(state: Path, kept: _Kept) -> None:
-    with tempfile.NamedTemporaryFile(dir=state.parent, prefix=f".{state.name}.", delete=False) as file:
+    with (
+        _writing(state),
+        tempfile.NamedTemporaryFile(dir=state.parent, prefix=f".{state.name}.", delete=False) as file,
+    ):
         file.write(msgspec.msgpack.encode(kept))
         file.flush()
         os.fsync(file.fileno())
-    Path(file.name).replace(state)
+        Path(file.name).replace(state)
+
+
+@contextlib.contextmanager
+def _writing(state: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EnclaveError(
+            "state-not-written",
+            f"the state cannot be kept: {error.strerror}",
+            where=str(state),
+            advice="see that there is room and permission to write, or name another folder with --state",
+        ) from error
 
 
 def _now() -> int:

@@ -92,8 +92,16 @@ class Project:
         # A new signature is a new package, and costs the device the code it has compiled of the old one.
         if not stamp.holds(signed.hexdigest()):
             wasm = read_wasm(self.wasm)
-            write_package(package, wasm, sign_package(manifest, wasm, key, chain), package_annotations(manifest))
-            stamp.write(signed.hexdigest())
+            try:
+                write_package(package, wasm, sign_package(manifest, wasm, key, chain), package_annotations(manifest))
+                stamp.write(signed.hexdigest())
+            except OSError as error:
+                raise ConfigurationError(
+                    "not-written",
+                    f"the development package cannot be written: {error.strerror}",
+                    where=str(package),
+                    advice="see that there is room and permission to write in the project's build folder",
+                ) from error
         return package
 
 

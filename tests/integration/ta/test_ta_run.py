@@ -299,6 +299,12 @@ def test_without_the_authority_s_private_key_nothing_is_emitted(package: Path, t
     assert any("output out has no readers here" in line for line in told)
 
 
+def test_a_state_that_cannot_be_kept(package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert run(["ta", "run", str(package), "echo", "--state", str(tmp_path / "file" / "state")]) == 1
+    assert "[state-not-written]" in capsys.readouterr().err
+
+
 def test_failures_of_a_call_are_raised(package: Path, tmp_path: Path, keys: Path) -> None:
     with EmulatedApp(package, device(tmp_path, keys)) as app:
         with pytest.raises(CallFailure, match="418") as failed:

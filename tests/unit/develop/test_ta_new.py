@@ -120,3 +120,4 @@ def test_the_wheel_holds_templates_and_the_guest_sdk_by_its_own_name(tmp_path: P
             assert path.relative_to(REPOSITORY).as_posix() in names
     assert {"edgeclave_ta/__init__.py", "edgeclave_ta/py.typed"} <= names
     assert "edgeclave/ta/guest/python/edgeclave_ta/__init__.py" in names
+    assert "edgeclave/ta/build/__init__.py" in names  # by its name it could be taken for build output
