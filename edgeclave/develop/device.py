@@ -8,10 +8,7 @@ And it reads as a relying party does: the evidence is verified against this emul
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
-import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,17 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from edgeclave.develop.development_keys import RecipientSetUsed, development_reader, recipient_set
-from edgeclave.errors import ConfigurationError, EnclaveError
+from edgeclave.develop.kept_state import KeptState, open_state
+from edgeclave.errors import EnclaveError
 from edgeclave.evidence.anchors import Anchor
 from edgeclave.evidence.policy import Policy, TrustedApp
 from edgeclave.evidence.runtime import runtime_digest
 from edgeclave.evidence.verifier import AttestationResult, Verifier
-from edgeclave.platforms.base import CallOutcome, CallRequest, Enclave, StartRequest
+from edgeclave.platforms.base import CallRequest, Enclave, StartRequest
 from edgeclave.platforms.emulator import Emulator
 from edgeclave.results.sealed import open_result, verify_result
 from edgeclave.ta.package import read_package
@@ -69,15 +66,6 @@ class Answer:
     results: tuple[Result, ...]
 
 
-class _Kept(msgspec.Struct):
-    """What the device keeps of the application between runs."""
-
-    state: bytes | None = None
-    shown: dict[str, bytes] = {}
-    shown_open: bytes | None = None
-    recipients: dict[str, RecipientSetUsed] = {}
-
-
 @dataclass(frozen=True)
 class Device:
     """Where the emulated device lives.
@@ -99,31 +87,28 @@ class Device:
         """
         verified = verify_package(read_package(package))
         slot = verified.manifest.name
-        with _alone(self.state):
-            kept = _read(self.state)
-            kept.recipients = self._recipients(verified, kept, tell)
+        with open_state(self.state) as kept:
+            recipients = self._recipients(verified, kept, tell)
             emulator = Emulator(self.folder / "emulator", self.folder / "compiled")
             request = StartRequest(
                 slot=slot,
                 host_time=_now(),
                 state=kept.state,
-                shown=kept.shown,
+                shown=dict(kept.shown),
                 shown_open=kept.shown_open,
-                recipients={output: used.message for output, used in kept.recipients.items()},
+                recipients={output: used.message for output, used in recipients.items()},
             )
             with _about_state(self.state):
                 enclave = await emulator.start(package, request)
             try:
-                started = enclave.started
-                kept = _Kept(started.state, {}, started.open_record, kept.recipients)
-                _write(self.state, kept)
-                attested = _verify(emulator, started.evidence, verified)
-                yield RunningApp(enclave, verified, attested, self.state, kept, development_reader(self.keys))
+                kept.begin(enclave.started, recipients)
+                attested = _verify(emulator, enclave.started.evidence, verified)
+                yield RunningApp(enclave, verified, attested, kept, development_reader(self.keys))
                 await enclave.stop()
             finally:
                 await enclave.kill()
 
-    def _recipients(self, package: VerifiedPackage, kept: _Kept, tell: Tell) -> dict[str, RecipientSetUsed]:
+    def _recipients(self, package: VerifiedPackage, kept: KeptState, tell: Tell) -> dict[str, RecipientSetUsed]:
         reader = development_reader(self.keys).public_key()
         used = {}
         for name, output in package.manifest.outputs.items():
@@ -146,15 +131,13 @@ class RunningApp:
         enclave: Enclave,
         package: VerifiedPackage,
         attested: AttestationResult,
-        state: Path,
-        kept: _Kept,
+        kept: KeptState,
         reader: ec.EllipticCurvePrivateKey,
     ) -> None:
         self.package = package
         self.attested = attested
         self.compiled = enclave.started.compiled
         self._enclave = enclave
-        self._state = state
         self._kept = kept
         self._reader = reader
 
@@ -167,17 +150,10 @@ class RunningApp:
         outcome = await self._enclave.call(
             CallRequest(id=uuid.uuid4().hex, method=method, payload=payload, host_time=_now())
         )
-        self._store(outcome)
+        self._kept.record(outcome)
         if outcome.failure is not None:
             return Answer(None, outcome.failure.status, outcome.failure.message, ())
         return Answer(outcome.reply, 200, "", tuple(self._open(one.sealed) for one in outcome.results))
-
-    def _store(self, outcome: CallOutcome) -> None:
-        if outcome.state is None:
-            return
-        shown = {**self._kept.shown, **{result.output: result.sealed for result in outcome.results}}
-        self._kept = msgspec.structs.replace(self._kept, state=outcome.state, shown=shown)
-        _write(self._state, self._kept)
 
     def _open(self, sealed: bytes) -> Result:
         verified = verify_result(sealed, self.attested.signing_key)
@@ -201,27 +177,6 @@ def _verify(emulator: Emulator, evidence: bytes, package: VerifiedPackage) -> At
 
 
 @contextlib.contextmanager
-def _alone(state: Path) -> Iterator[None]:
-    """Two instances of one state would fork its history."""
-    with _writing(state):
-        state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(state.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigurationError(
-                "state-in-use",
-                "this trusted application runs already with the same state",
-                where=str(state),
-                advice="end the other run first, or name another folder with --state",
-            ) from error
-        yield
-    finally:
-        os.close(lock)
-
-
-@contextlib.contextmanager
 def _about_state(state: Path) -> Iterator[None]:
     """State that is refused is never dropped by itself; here, unlike on a device, its owner may want just that."""
     try:
@@ -234,44 +189,6 @@ def _about_state(state: Path) -> Iterator[None]:
             f"the state of the last run is refused: {error.what}",
             where=str(state),
             advice=f"{error.advice}; or remove this file to begin anew" if error.advice else "remove it to begin anew",
-        ) from error
-
-
-def _read(state: Path) -> _Kept:
-    try:
-        return msgspec.msgpack.decode(state.read_bytes(), type=_Kept)
-    except FileNotFoundError:
-        return _Kept()
-    except (OSError, msgspec.DecodeError) as error:
-        raise EnclaveError(
-            "state-unreadable",
-            f"what was kept of the last run cannot be read: {error}",
-            where=str(state),
-            advice="remove this file to begin anew",
-        ) from error
-
-
-def _write(state: Path, kept: _Kept) -> None:
-    with (
-        _writing(state),
-        tempfile.NamedTemporaryFile(dir=state.parent, prefix=f".{state.name}.", delete=False) as file,
-    ):
-        file.write(msgspec.msgpack.encode(kept))
-        file.flush()
-        os.fsync(file.fileno())
-        Path(file.name).replace(state)
-
-
-@contextlib.contextmanager
-def _writing(state: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise EnclaveError(
-            "state-not-written",
-            f"the state cannot be kept: {error.strerror}",
-            where=str(state),
-            advice="see that there is room and permission to write, or name another folder with --state",
         ) from error
 
 
