@@ -35,7 +35,8 @@ def main() -> int:
     try:
         hardware = EmulatedHardware.from_descriptor(arguments.hardware_fd, debug=arguments.debug)
         files = Files(arguments.package_fd, arguments.cache_fd, arguments.cache_out_fd)
-        serve(Pipe(reading, writing), lambda request: start(request, files, hardware))
+        pipe = Pipe(reading, writing)
+        serve(pipe, lambda request: start(request, files, hardware, pipe))
     except EdgeclaveError as error:
         enclave_log("error", f"the enclave ends: {error}")
         return EXIT_REFUSED

@@ -16,8 +16,9 @@ from edgeclave.enclave.engine import fingerprint
 from edgeclave.enclave.hardware import Hardware
 from edgeclave.enclave.imports import check_imports
 from edgeclave.enclave.key_derivation import unique_key
-from edgeclave.enclave.state import STORAGE_LEVEL
+from edgeclave.enclave.storage import storage_level
 from edgeclave.errors import PackageError
+from edgeclave.evidence.eat import StorageLevel
 from edgeclave.ta.identity import Identity
 from edgeclave.ta.manifest import Manifest
 from edgeclave.ta.package import DEFAULT_LIMITS as PACKAGE_LIMITS
@@ -59,7 +60,7 @@ def load(files: Files, hardware: Hardware, engine: Engine) -> Loaded:
         verified = verify_package(read_package(_read(files.package)))
         cached = ahead.result()
         identity = replace(verified.identity, debug=verified.identity.debug or hardware.debug)
-        _check_storage_protection(verified.manifest)
+        _check_storage_protection(verified.manifest, storage_level(hardware))
         wasm = as_component(verified.wasm)
         cache = CompiledCodeCache(unique_key(hardware, identity, "compiled-code"), sha256(wasm), debug=identity.debug)
         component = None if cached is None or hardware.debug else cache.load(engine, cached)
@@ -110,13 +111,13 @@ def _compile_for_debugger(engine: Engine, wasm: bytes) -> Component:
         ) from error
 
 
-def _check_storage_protection(manifest: Manifest) -> None:
-    if manifest.storage_protection != STORAGE_LEVEL:
+def _check_storage_protection(manifest: Manifest, offered: StorageLevel) -> None:
+    if manifest.storage_protection == "rollback-protected" and offered == "consistent":
         raise PackageError(
             "storage-protection-unavailable",
-            f"the manifest requires {manifest.storage_protection} storage, this platform offers {STORAGE_LEVEL}",
+            f"the manifest requires {manifest.storage_protection} storage, this platform offers {offered}",
             where="manifest: storage_protection",
-            advice="run it on a platform with a trusted counter, or require less",
+            advice="run it on a platform with a counter (`emulator-with-counter` for development), or require less",
         )
 
 

@@ -108,6 +108,12 @@ class Verifier:
         claims = read_eat(eat)
         if platform.debug and not claims.identity.debug:
             raise _refused("debug-hidden", "the platform is in debug mode and the claims deny it", "do not use it")
+        if claims.epoch.source == "emulated" and platform.anchor.platform_class != "emulated":
+            raise _refused(
+                "emulated-counter",
+                f"a platform of class {platform.anchor.platform_class} claims a counter that is only emulated",
+                "do not use it; the enclave was not started on the hardware it runs on",
+            )
         freshness = self._check_freshness(claims, nonce, now)
         self._check_trusted_app(claims.identity)
         self._check_recipients(claims)

@@ -96,7 +96,8 @@ async def test_services_answer(probed: EnclaveProcess) -> None:
     opened = reply(await call(probed, "unseal", {"sealed": sealed, "context": "c"}))
     assert opened["plaintext"] == "s"
     assert opened["sealed_by"]["unique_id"] == probed.started.identity.unique_id.hex()
-    assert "sealed-data-damaged" in reply(await call(probed, "unseal", {"sealed": sealed, "context": "d"}))["error"]
+    elsewhere = reply(await call(probed, "unseal", {"sealed": sealed, "context": "d"}))
+    assert "sealed-for-another-context" in elsewhere["error"]
     assert len(bytes.fromhex(reply(await call(probed, "random", {"count": 16}))["hex"])) == 16
     nonce = bytes(range(8))
     evidence = bytes.fromhex(reply(await call(probed, "evidence", {"nonce": nonce.hex()}))["evidence"])
