@@ -2,6 +2,7 @@
 
 It starts the enclave as ta_runner does and keeps what ta_runner keeps: after each call the sealed state and the last
 result of each output, stored before the answer is given, so that trusted storage and sequences go on in the next run.
+A manifest that requires rollback-protected storage gets the emulator that has a counter.
 And it reads as a relying party does: the evidence is verified against this emulator, and each result is opened.
 """
 
@@ -89,17 +90,19 @@ class Device:
         slot = verified.manifest.name
         with open_state(self.state) as kept:
             recipients = self._recipients(verified, kept, tell)
-            emulator = Emulator(self.folder / "emulator", self.folder / "compiled")
+            counter = verified.manifest.storage_protection == "rollback-protected"
+            emulator = Emulator(self.folder / "emulator", self.folder / "compiled", counter=counter)
             request = StartRequest(
                 slot=slot,
                 host_time=_now(),
                 state=kept.state,
+                pending=kept.pending,
                 shown=dict(kept.shown),
                 shown_open=kept.shown_open,
                 recipients={output: used.message for output, used in recipients.items()},
             )
             with _about_state(self.state):
-                enclave = await emulator.start(package, request)
+                enclave = await emulator.start(package, request, kept)
             try:
                 kept.begin(enclave.started, recipients)
                 attested = _verify(emulator, enclave.started.evidence, verified)

@@ -6,25 +6,29 @@ import contextlib
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
 from edgeclave.develop.development_keys import RecipientSetUsed
 from edgeclave.errors import ConfigurationError, EnclaveError
-from edgeclave.platforms.base import CallOutcome, Started
+from edgeclave.platforms.base import CallOutcome, Released, SealedResult, Started
 
 
 class _Content(msgspec.Struct, frozen=True):
     state: bytes | None = None
+    pending: bytes | None = None
     shown: dict[str, bytes] = {}
     shown_open: bytes | None = None
     recipients: dict[str, RecipientSetUsed] = {}
 
 
 class KeptState:
-    """The kept state of one slot, as ta_runner's store is for all of its slots. Made by `open_state`."""
+    """The kept state of one slot, as ta_runner's store is for all of its slots. Made by `open_state`.
+
+    Implements `Keeper`: what it is asked to keep where there is a counter.
+    """
 
     def __init__(self, path: Path, content: _Content) -> None:
         self.path = path
@@ -34,6 +38,11 @@ class KeptState:
     def state(self) -> bytes | None:
         """The sealed state last stored; None before the first start."""
         return self._content.state
+
+    @property
+    def pending(self) -> bytes | None:
+        """The sealed state that was to be kept last and whose commit was never heard of."""
+        return self._content.pending
 
     @property
     def shown(self) -> Mapping[str, bytes]:
@@ -52,13 +61,30 @@ class KeptState:
 
     def begin(self, started: Started, recipients: Mapping[str, RecipientSetUsed]) -> None:
         """A new instance runs, and has no results yet. Raises EnclaveError `state-not-written`."""
-        self._store(_Content(started.state, {}, started.open_record, dict(recipients)))
+        self._store(_Content(started.state, None, {}, started.open_record, dict(recipients)))
 
     def record(self, outcome: CallOutcome) -> None:
         """A call has ended. Raises EnclaveError `state-not-written`."""
         if outcome.state is not None:
-            shown = {**self._content.shown, **{result.output: result.sealed for result in outcome.results}}
-            self._store(msgspec.structs.replace(self._content, state=outcome.state, shown=shown))
+            self._advance(outcome.state, outcome.results)
+
+    def keep(self, state: bytes) -> None:
+        """This state is in force once the counter has moved. Raises EnclaveError `state-not-written`."""
+        self._store(msgspec.structs.replace(self._content, pending=state))
+
+    def take_up(self, released: Released) -> None:
+        """The pending state is in force, and its commit let this out. Raises EnclaveError `state-not-written`."""
+        pending = self._content.pending
+        if pending is None:
+            return
+        if released.open_record is not None:
+            self._store(_Content(pending, None, {}, released.open_record, self._content.recipients))
+        else:
+            self._advance(pending, released.results)
+
+    def _advance(self, state: bytes, results: Iterable[SealedResult]) -> None:
+        shown = {**self._content.shown, **{result.output: result.sealed for result in results}}
+        self._store(msgspec.structs.replace(self._content, state=state, pending=None, shown=shown))
 
     def _store(self, content: _Content) -> None:
         with (

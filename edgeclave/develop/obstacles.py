@@ -22,7 +22,10 @@ Effect = Literal[
     "does not load", "readers refuse it", "calls are refused", "emitting is refused", "the service is refused"
 ]
 ENTRY = "invoke"
-PLATFORMS: dict[str, StorageProtection] = {"emulator": "consistent"}
+PLATFORMS: dict[str, StorageProtection] = {
+    "emulator": "consistent",
+    "emulator-with-counter": "rollback-protected",
+}
 """Platforms of this machine, with the storage protection that each offers."""
 EVERYWHERE = "everywhere"
 _SERVICES = {"get": "storage", "put": "storage", "delete": "storage", "unseal": "seal", "increment": "counter"}

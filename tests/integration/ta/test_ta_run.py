@@ -55,10 +55,10 @@ def package(tmp_path: Path, keys: Path) -> Path:
     return packed(tmp_path, MINIMAL)
 
 
-def packed(tmp_path: Path, source: Path) -> Path:
+def packed(tmp_path: Path, source: Path, more: str = "") -> Path:
     folder = tmp_path / "meter"
     (folder / "build").mkdir(parents=True, exist_ok=True)
-    (folder / "ta.toml").write_text(MANIFEST)
+    (folder / "ta.toml").write_text(f"{more}\n{MANIFEST}")
     (folder / "build" / "meter.wasm").write_bytes(bytes(wat2wasm(source.read_text())))
     assert run(["ta", "sign", str(folder)]) == 0
     return folder / "build" / "meter.ta"
@@ -303,6 +303,24 @@ def test_a_state_that_cannot_be_kept(package: Path, tmp_path: Path, capsys: pyte
     (tmp_path / "file").write_text("")
     assert run(["ta", "run", str(package), "echo", "--state", str(tmp_path / "file" / "state")]) == 1
     assert "[state-not-written]" in capsys.readouterr().err
+
+
+def test_rollback_protected_storage_has_a_counter_and_notices_older_state(tmp_path: Path, keys: Path) -> None:
+    package = packed(tmp_path, MINIMAL, 'storage_protection = "rollback-protected"')
+    here = device(tmp_path, keys)
+    with EmulatedApp(package, here) as app:
+        assert app.running.attested.storage_level == "rollback-protected"
+        app.call("store", "old")
+        older = here.state.read_bytes()
+        app.call("store", "new")
+        app.restart()
+        app.call("publish", 1)
+    with EmulatedApp(package, here) as app:
+        app.call("store", "newer")
+    here.state.write_bytes(older)
+    with pytest.raises(EdgeclaveError) as refused, EmulatedApp(package, here):
+        pass
+    assert "remove this file to begin anew" not in refused.value.advice  # the counter would refuse that too
 
 
 def test_failures_of_a_call_are_raised(package: Path, tmp_path: Path, keys: Path) -> None:
