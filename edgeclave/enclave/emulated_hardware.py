@@ -43,27 +43,27 @@ class EmulatedHardware:
 
     platform_class = "emulated"
     emulated = True
-    debug = False
 
-    def __init__(self, secrets: EmulatorSecrets) -> None:
-        """Raises EnclaveError `bad-hardware-secrets`."""
+    def __init__(self, secrets: EmulatorSecrets, *, debug: bool = False) -> None:
+        """`debug`: the process is open to debuggers. Raises EnclaveError `bad-hardware-secrets`."""
         try:
             key = serialization.load_der_private_key(secrets.attestation_key, password=None)
         except ValueError as error:
             raise _bad_secrets() from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise _bad_secrets()
+        self.debug = debug
         self._attestation_key = key
         self._root: bytes | None = secrets.root
         self._runtime_digest = runtime_digest()
         self.counter_source: EpochSource = EmulatedCounter.source if secrets.counter else "none"
 
     @classmethod
-    def from_descriptor(cls, descriptor: int) -> EmulatedHardware:
+    def from_descriptor(cls, descriptor: int, *, debug: bool = False) -> EmulatedHardware:
         """Reads the secrets and closes the descriptor. Raises EnclaveError `bad-hardware-secrets`."""
         try:
             content = os.pread(descriptor, _MAX_SECRETS_BYTES, 0)
-            return cls(msgspec.msgpack.decode(content, type=EmulatorSecrets))
+            return cls(msgspec.msgpack.decode(content, type=EmulatorSecrets), debug=debug)
         except msgspec.DecodeError as error:
             raise _bad_secrets() from error
         finally:

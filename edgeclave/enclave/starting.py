@@ -44,7 +44,7 @@ START_SECONDS = 10.0
 
 def start(request: StartRequest, files: Files, hardware: Hardware, host: Pipe) -> tuple[Instance, Started]:
     """Raises PackageError, EnclaveError and ResultError: each names what the host offered and why it was refused."""
-    engine = make_engine()
+    engine = make_engine(debuggable=hardware.debug)
     loaded = load(files, hardware, engine)
     identity, manifest = loaded.identity, loaded.manifest
     accept_from = manifest.accept_state_from_svn
@@ -87,7 +87,7 @@ def start(request: StartRequest, files: Files, hardware: Hardware, host: Pipe) -
         is_emulated=hardware.emulated,
     )
     memory_bytes = manifest.limits.memory_mib << 20
-    ticker = DeadlineTicker(engine.increment_epoch)
+    ticker = DeadlineTicker(None if hardware.debug else engine.increment_epoch)
     ticker.start()
     lockdown.before_running(memory_bytes)
     guest = Guest(engine, loaded.component, make_linker(engine, loaded.imports, services), ticker, memory_bytes)

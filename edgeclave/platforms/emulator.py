@@ -25,6 +25,7 @@ from edgeclave.enclave.messages import StartRequest
 from edgeclave.errors import EnclaveError, PackageError
 from edgeclave.platforms.base import Keeper, NothingKept, Probe
 from edgeclave.platforms.compiled_cache import CacheSlot, CompiledCodeCache
+from edgeclave.platforms.debugger import Debugger
 from edgeclave.platforms.emulated_counters import EmulatedCounters
 from edgeclave.platforms.enclave_process import Counting, Descriptors, EnclaveProcess
 
@@ -38,12 +39,16 @@ class Emulator:
     Args:
         directory: the emulator's folder; made on first use.
         cache: a folder for compiled code, which may be lost at any time.
+        debugger: runs the enclaves under it, open to it.
         counter: imitate a TEE that has a counter, for rollback-protected storage. Most have none, hence the default.
     """
 
-    def __init__(self, directory: Path, cache: Path, *, counter: bool = False) -> None:
+    def __init__(
+        self, directory: Path, cache: Path, debugger: Debugger | None = None, *, counter: bool = False
+    ) -> None:
         self.name = "emulator-with-counter" if counter else "emulator"
         self.directory = directory
+        self._debugger = debugger
         self._cache = CompiledCodeCache(cache)
         self._counters = EmulatedCounters(directory / COUNTERS, self._root_key) if counter else None
 
@@ -85,7 +90,7 @@ class Emulator:
             opened.append(self._secrets())
             descriptors = Descriptors(opened[0], opened[1], slot.cached, slot.fresh)
             counting = None if self._counters is None else Counting(keeper, self._counters.run)
-            spawning = asyncio.ensure_future(EnclaveProcess.spawn(descriptors, name, counting))
+            spawning = asyncio.ensure_future(EnclaveProcess.spawn(descriptors, name, counting, self._debugger))
             try:
                 return await asyncio.shield(spawning)
             except asyncio.CancelledError:

@@ -40,6 +40,7 @@ from edgeclave.enclave.messages import (
 from edgeclave.enclave.pipe import LENGTH_BYTES, decode_reply, encode_frame, frame_length
 from edgeclave.errors import EdgeclaveError, EnclaveError
 from edgeclave.platforms.base import Ended, Keeper
+from edgeclave.platforms.debugger import Debugger
 from edgeclave.platforms.enclave_log import relay_log
 
 START_SECONDS = 420.0
@@ -101,11 +102,20 @@ class EnclaveProcess:
 
     started: Started
 
-    def __init__(self, process: asyncio.subprocess.Process, slot: str, counting: Counting | None = None) -> None:
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        slot: str,
+        counting: Counting | None = None,
+        *,
+        patient: bool = False,
+    ) -> None:
+        """`patient`: nothing it is asked has a deadline here."""
         self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._process = process
         self._slot = slot
         self._counting = counting
+        self._patient = patient
         self._turn = asyncio.Lock()
         self._end_reason: str | None = None
         self._end_expected = False
@@ -114,21 +124,27 @@ class EnclaveProcess:
         self._watcher = asyncio.create_task(self._watch(), name=f"enclave-{slot}")
 
     @classmethod
-    async def spawn(cls, descriptors: Descriptors, slot: str, counting: Counting | None = None) -> EnclaveProcess:
+    async def spawn(
+        cls,
+        descriptors: Descriptors,
+        slot: str,
+        counting: Counting | None = None,
+        debugger: Debugger | None = None,
+    ) -> EnclaveProcess:
         """Starts the process, with nothing of the host's environment and no descriptors but the named ones.
 
-        `counting` is how it reaches its counter, None where there is none.
+        `counting` is how it reaches its counter, None where there is none. With a debugger the process is the
+        debugger, which starts the enclave when its user tells it to.
 
         Raises:
             EnclaveError: `enclave-not-started`.
         """
+        command = [sys.executable, "-I", "-m", "edgeclave.enclave", *descriptors.arguments()]
+        if debugger is not None:
+            return cls(await debugger.start([*command, "--debug"], descriptors.numbers()), slot, patient=True)
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-I",
-                "-m",
-                "edgeclave.enclave",
-                *descriptors.arguments(),
+                *command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -184,7 +200,7 @@ class EnclaveProcess:
         except EdgeclaveError:
             record = None
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self.ended), EXIT_SECONDS)
+            await asyncio.wait_for(asyncio.shield(self.ended), None if self._patient else EXIT_SECONDS)
         await self.kill()
         return record
 
@@ -199,7 +215,7 @@ class EnclaveProcess:
             if self.ended.done():
                 raise self._gone()
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(None if self._patient else seconds):
                     reply = await self._exchange(frame)
             except TimeoutError:
                 raise await self._failed(f"it did not answer `{type(request).__name__}` in {seconds:g} s") from None

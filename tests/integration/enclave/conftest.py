@@ -17,7 +17,7 @@ from edgeclave.platforms.base import CallOutcome, CallRequest, Released, StartRe
 from edgeclave.platforms.emulator import Emulator
 from edgeclave.platforms.enclave_process import EnclaveProcess
 from edgeclave.results.recipients import sign_recipient_set
-from tests.fixtures.builds import BuiltPackage, probe_package
+from tests.fixtures.builds import TRUSTED_APPS, BuiltPackage, build_package
 from tests.fixtures.wat.packages import HandmadePackage, minimal_package
 
 
@@ -86,10 +86,10 @@ def minimal(tmp_path: Path) -> HandmadePackage:
     return minimal_package(tmp_path / "package")
 
 
-@pytest.fixture(scope="session")
-def probe(tmp_path_factory: pytest.TempPathFactory) -> BuiltPackage:
-    """The Python probe application; built once for all."""
-    return probe_package(tmp_path_factory.mktemp("probe"))
+@pytest.fixture(scope="session", params=["probe", "probe_c"], ids=["python", "c"])
+def probe(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BuiltPackage:
+    """The probe application in each language; built once for all."""
+    return build_package(TRUSTED_APPS / request.param, tmp_path_factory.mktemp("probe"))
 
 
 @pytest.fixture(scope="session")

@@ -193,7 +193,7 @@ async def test_code_that_does_not_fit_is_refused(
     [
         pytest.param(b"not wasm at all", "not-a-component", id="not WebAssembly"),
         pytest.param(b"(component)", "not-a-component", id="WebAssembly as text"),
-        pytest.param(b"\0asm\x01\0\0\0", "not-a-component", id="a core module"),
+        pytest.param(b"\0asm\x01\0\0\0", "core-module-refused", id="an empty core module"),
         pytest.param(b"\0asm\x0d\0\x01\0\xff\xff\xff", "wasm-refused", id="a broken component"),
     ],
 )
