@@ -67,17 +67,15 @@ static int64_t decimal_places(ec_text number) {
 }
 
 double written_step(double value) {
-    ec_writer *written = ec_new_writer(), *power = ec_new_writer();
-    ec_text digits, text;
-    ec_json parsed;
+    ec_writer *number = ec_new_writer(), *exponent = ec_new_writer();
+    ec_text digits, places;
+    ec_json power;
     double step = 0;
-    ec_write_number(written, value);
-    if (ec_finish(written, &digits) != EC_OK)
+    ec_write_number(number, value);
+    if (ec_finish(number, &digits) != EC_OK)
         return 0;
-    ec_write_json(power, EC_TEXT("1e"));
-    int64_t exponent = -decimal_places(digits);
-    ec_write_integer(power, exponent);
-    if (ec_finish(power, &text) == EC_OK && ec_parse(text, &parsed))
-        ec_read_number(parsed, &step);
+    ec_write_integer(exponent, -decimal_places(digits));
+    if (ec_finish(exponent, &places) == EC_OK && ec_parse(EC_JOIN(EC_TEXT("1e"), places), &power))
+        ec_read_number(power, &step);
     return lesser(step, __builtin_fabs(value) / 100);
 }
