@@ -7,7 +7,6 @@ import math
 import random
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,10 +79,11 @@ def constant_but_for_its_last_digit() -> Readings:
 )
 def test_both_seal_the_same(apps: Callable[[str, str], EmulatedApp], series: Callable[[], Readings]) -> None:
     readings = series()
-    python, c = ([], [])
-    for language, results in zip(LANGUAGES, (python, c), strict=True):
+    results = {}
+    for language in LANGUAGES:
         with apps(language, series.__name__) as app:
-            results += sealed(app, readings, batch=250, restart_after=4)
+            results[language] = sealed(app, readings, batch=250, restart_after=4)
+    python, c = (results[language] for language in LANGUAGES)
     assert len(python) >= len(readings) // 50
     assert c == python
 
