@@ -21,7 +21,7 @@ from edgeclave.cloud.lines import HumanLines, JsonLines, printable
 from edgeclave.cloud.reader import Reader
 from edgeclave.cloud.summary import Summary
 from edgeclave.errors import ConfigurationError
-from edgeclave.evidence.policy import load_policy
+from edgeclave.evidence.policy_file import load_policy
 from edgeclave.keys import load_private_key
 
 DEFAULT_STATE = Path(".edgeclave/reader")

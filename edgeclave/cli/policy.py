@@ -13,7 +13,7 @@ import typer
 from edgeclave.errors import ConfigurationError
 from edgeclave.evidence.anchors import PLATFORM_CLASSES
 from edgeclave.evidence.kinds import KINDS
-from edgeclave.evidence.policy import load_policy
+from edgeclave.evidence.policy_file import load_policy
 from edgeclave.keys import load_public_key, public_pem
 
 app = typer.Typer(help="What a relying party accepts.")

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from edgeclave.cli.main import run
-from edgeclave.evidence.policy import load_policy
+from edgeclave.evidence.policy_file import load_policy
 from edgeclave.keys import load_public_key
 from edgeclave.results.recipients import verify_recipient_set
 
