@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from edgeclave.evidence import emulator
+from edgeclave.evidence import emulator, sgx, tdx
 from edgeclave.evidence.endorsements import EndorsementType
 from edgeclave.evidence.tee import Kind
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (emulator.KIND,)}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (emulator.KIND, sgx.KIND, tdx.KIND)}
 
 
 def kind_of(media_type: str) -> str | None:
@@ -14,9 +14,13 @@ def kind_of(media_type: str) -> str | None:
     return next((name for name, kind in KINDS.items() if kind.media_type == media_type), None)
 
 
-def detect(quote: bytes) -> str | None:
-    """The kind of a raw quote or report, told from its bytes: says which verifier to ask, nothing about trust."""
-    return next((name for name, kind in KINDS.items() if kind.looks_like(quote)), None)
+def detect(data: bytes) -> tuple[str, bytes] | None:
+    """Kind and quote of a raw file, told from its bytes: says which verifier to ask, nothing about trust."""
+    for name, kind in KINDS.items():
+        quote = kind.trim(data)
+        if kind.looks_like(quote):
+            return name, quote
+    return None
 
 
 def endorsement_types() -> dict[str, EndorsementType]:

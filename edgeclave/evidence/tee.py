@@ -35,6 +35,7 @@ class Kind:
         pins: which keys a policy may pin as a real anchor; None where only the vendor's roots vouch.
         endorsement_types: what `verify` looks up, and what evidence of this kind may carry.
         this_release: the measurement of the installed release, where that can be computed.
+        trim: takes off what a raw file may hold behind a quote; evidence must hold the quote without it.
     """
 
     name: str
@@ -49,3 +50,4 @@ class Kind:
     pins: Callable[[PublicKey], bool] | None = None
     endorsement_types: tuple[EndorsementType, ...] = ()
     this_release: Callable[[], Measurement] | None = None
+    trim: Callable[[bytes], bytes] = lambda quote: quote
