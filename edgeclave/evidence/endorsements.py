@@ -25,6 +25,8 @@ MEDIA_TYPE = "application/edgeclave-endorsements+cbor"
 MAX_ENDORSEMENT_BYTES = 256 << 10  # the largest real one, Intel collateral, has 20 KiB
 MAX_CARRIED = 8  # a chain, its revocation lists and the platform's own certificate
 MAX_CANDIDATES = 64  # versions of one endorsement in a folder, about five years of monthly ones
+DEFAULT_FOLDER = Path(".edgeclave/endorsements")
+FOLDER_VARIABLE = "EDGECLAVE_ENDORSEMENTS"
 ADVICE = "fetch it from the vendor and run `edgeclave endorsements import FILE`"
 
 
@@ -104,6 +106,11 @@ class Endorsements:
             f"the {kind.title} for {subject} is valid from {day(min(each.not_before for each in known))} on",
             advice="check the clock, or import the one that was valid then",
         )
+
+
+def endorsement_folder() -> Path:
+    """The folder that EDGECLAVE_ENDORSEMENTS names, or `.edgeclave/endorsements`."""
+    return Path(os.environ.get(FOLDER_VARIABLE) or DEFAULT_FOLDER)
 
 
 def encode_carried(endorsements: Iterable[Endorsement]) -> bytes:

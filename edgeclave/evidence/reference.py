@@ -95,5 +95,15 @@ class AllOf:
         return [frozenset().union(*names) for names in ways]
 
 
+class UnsafeAnyRuntime:
+    """Accepts whatever is measured, so nothing is known of the code. Only to describe a platform, never to rely."""
+
+    def differences(self, measured: Measurement) -> list[str]:
+        return []
+
+    def alternatives(self) -> list[frozenset[str]]:
+        return []
+
+
 def _shown(value: bytes | int | None) -> str:
     return value.hex() if isinstance(value, bytes) else "not measured" if value is None else str(value)

@@ -30,7 +30,7 @@ from edgeclave.errors import EvidenceError
 from edgeclave.evidence.anchors import Anchor, PlatformClass, PlatformEvidence, Tcb
 from edgeclave.evidence.appraisal import Appraisal, Check
 from edgeclave.evidence.collection import evidence_digest
-from edgeclave.evidence.eat import Epoch, StorageLevel
+from edgeclave.evidence.eat import Claims, Epoch, StorageLevel
 from edgeclave.evidence.endorsements import Endorsements
 from edgeclave.evidence.policy import Freshness, Policy
 from edgeclave.ta.identity import Identity
@@ -87,6 +87,18 @@ class AttestationResult:
                 where=f"platform {self.platform_instance.hex()}",
                 advice="a device relays another's evidence, or the anchor's device is wrong in the policy",
             )
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Every check in its order, and what the evidence says.
+
+    What stands behind a failed check is only said, not proven. The list ends where nothing is left to look at.
+    """
+
+    checks: tuple[Check, ...]
+    platform: PlatformEvidence | None
+    claims: Claims | None
 
 
 class Verifier:
@@ -150,17 +162,15 @@ class Verifier:
         _require(appraisal.of_quote(kind, quote))
         return appraisal.platform
 
-    def explain(self, evidence: bytes, *, nonce: bytes | None, now: int) -> list[Check]:
-        """All checks that `verify` makes, in their order, without stopping at the first that fails.
+    def explain(self, evidence: bytes, *, nonce: bytes | None, now: int) -> Explanation:
+        """All checks that `verify` makes, in their order, without stopping at the first that fails."""
+        appraisal = self._appraisal(nonce, now)
+        return _explanation(appraisal, appraisal.of_evidence(evidence))
 
-        What stands behind a failed check is what the evidence says, not what it proves. The list ends where nothing is
-        left to look at.
-        """
-        return list(self._appraisal(nonce, now).of_evidence(evidence))
-
-    def explain_quote(self, kind: str, quote: bytes, *, now: int) -> list[Check]:
+    def explain_quote(self, kind: str, quote: bytes, *, now: int) -> Explanation:
         """All checks that `verify_quote` makes, likewise."""
-        return list(self._appraisal(None, now).of_quote(kind, quote))
+        appraisal = self._appraisal(None, now)
+        return _explanation(appraisal, appraisal.of_quote(kind, quote))
 
     def _appraisal(self, nonce: bytes | None, now: int) -> Appraisal:
         return Appraisal(self._policy, self._endorsements, self._published, nonce, now)
@@ -170,3 +180,8 @@ def _require(checks: Iterator[Check]) -> None:
     for check in checks:
         if check.error is not None:
             raise check.error
+
+
+def _explanation(appraisal: Appraisal, checks: Iterator[Check]) -> Explanation:
+    made = tuple(checks)
+    return Explanation(made, getattr(appraisal, "platform", None), getattr(appraisal, "claims", None))
