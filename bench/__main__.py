@@ -10,10 +10,15 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from bench import enclave_call, enclave_start, sealed_results
+from bench import enclave_call, enclave_start, evidence, sealed_results
 from bench.row import Row
 
-BENCHES: tuple[Callable[[], list[Row]], ...] = (enclave_call.rows, enclave_start.rows, sealed_results.rows)
+BENCHES: tuple[Callable[[], list[Row]], ...] = (
+    enclave_call.rows,
+    enclave_start.rows,
+    sealed_results.rows,
+    evidence.rows,
+)
 
 
 def main() -> None:

@@ -62,6 +62,15 @@ class Collateral:
 
 
 @dataclass(frozen=True)
+class Chain:
+    """The certificates of a quote (DER, the platform's first), and what tells which collateral is about it."""
+
+    certificates: tuple[bytes, ...]
+    fmspc: str
+    ca: str
+
+
+@dataclass(frozen=True)
 class Verified:
     """A quote that dcap-qvl verified: its claims as JSON, the report inside them, and the anchor."""
 
@@ -106,14 +115,8 @@ def verify(quote: bytes, tee: int, endorsements: Endorsements, anchors: Sequence
             `untrusted-anchor`, `bad-quote-signature`, `platform-revoked`, `tcb-unknown`, `debug-platform`.
         ConfigurationError: `missing-extra`.
     """
-    chain = _pck_chain(quote, tee)
-    library = _library()
-    try:
-        parsed = library.parse_quote(quote)
-        subject = subject_of(tee, parsed.fmspc(), parsed.ca())
-    except ValueError as error:
-        raise malformed(str(error)) from error
-    collateral = _collateral(endorsements.find(COLLATERAL, subject, now).value)
+    chain = _chain(_pck_chain(quote, tee))
+    collateral = _collateral(endorsements.find(COLLATERAL, subject_of(tee, chain.fmspc, chain.ca), now).value)
     anchor = next((each for each in anchors if each.fingerprint == collateral.fingerprint), None)
     if anchor is None:
         raise EvidenceError(
@@ -122,14 +125,14 @@ def verify(quote: bytes, tee: int, endorsements: Endorsements, anchors: Sequence
             where=f"root {collateral.fingerprint.hex()}",
             advice="import collateral of the vendor; a root of stand-in hardware must be named by `test_root`",
         )
-    if chain[-1] != collateral.root:
+    if chain.certificates[-1] != collateral.root:
         raise _refused("bad-quote-signature", "the quote's chain ends in another root certificate")
     try:
         claims = _verifier(collateral.root).verify_with_policy(
-            quote, collateral.parsed, now, library.QuotePolicy.claims_only(now)
+            quote, collateral.parsed, now, _library().QuotePolicy.claims_only(now)
         )
     except ValueError as error:
-        if _is_revoked(chain[0], collateral):
+        if _is_revoked(chain.certificates[0], collateral):
             raise _refused("platform-revoked", "Intel revoked the platform's PCK certificate") from error
         raise _reason(str(error)) from error
     said = json.loads(claims.to_json())
@@ -175,8 +178,8 @@ def _signature_offset(quote: bytes) -> int:
     return _HEADER_BYTES + 6 + min(size, _MAX_BODY_BYTES)
 
 
-def _pck_chain(quote: bytes, tee: int) -> list[bytes]:
-    """The certificates (DER) of a quote that is framed exactly: every length leads to the next field or the end."""
+def _pck_chain(quote: bytes, tee: int) -> bytes:
+    """The certificates (PEM) of a quote that is framed exactly: every length leads to the next field or the end."""
     if len(quote) > MAX_QUOTE_BYTES or not looks_like(quote, tee):
         raise malformed("wrong header or size")
     if quote_size(quote) != len(quote):
@@ -195,7 +198,24 @@ def _pck_chain(quote: bytes, tee: int) -> list[bytes]:
         raise malformed("it ends early") from error
     if kind != _PCK_CHAIN or position + 6 + size != len(quote):
         raise malformed("no PCK certificate chain of the length it says")
-    return _certificates(quote[position + 6 :])
+    return quote[position + 6 :]
+
+
+@lru_cache(maxsize=256)  # the same in every quote of a platform
+def _chain(pem: bytes) -> Chain:
+    certificates = _certificates(pem)
+    try:
+        fmspc = _library().parse_pck_extension_from_pem(pem).fmspc.hex()
+        ca = _ca(x509.load_der_x509_certificate(certificates[0]).issuer)
+    except (ValueError, StopIteration, IndexError) as error:
+        raise malformed("its first certificate is no PCK certificate") from error
+    return Chain(tuple(certificates), fmspc, ca)
+
+
+def _ca(name: x509.Name) -> str:
+    """Raises StopIteration, IndexError where it is no CA of PCK certificates."""
+    common = str(name.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value).lower()
+    return next(ca for ca in ("processor", "platform") if f"pck {ca} ca" in common)
 
 
 def _certificates(pem: bytes) -> list[bytes]:
@@ -216,8 +236,7 @@ def read_collateral(data: bytes) -> tuple[Endorsement, ...]:
         values = json.loads(data)
         tcb, qe = json.loads(values["tcb_info"]), json.loads(values["qe_identity"])
         lists = [x509.load_der_x509_crl(bytes.fromhex(values[name])) for name in ("root_ca_crl", "pck_crl")]
-        issuer = str(lists[1].issuer.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
-        ca = next(name for name in ("processor", "platform") if f"PCK {name} CA".lower() in issuer.lower())
+        ca = _ca(lists[1].issuer)
         starts = [_time(each["issueDate"]) for each in (tcb, qe)]
         ends = [_time(each["nextUpdate"]) for each in (tcb, qe)]
         starts += [int(each.last_update_utc.timestamp()) for each in lists]
