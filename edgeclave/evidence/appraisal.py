@@ -7,8 +7,8 @@ on as far as there is something to look at. Both run the same code.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 from edgeclave import cose
 from edgeclave.errors import EvidenceError
@@ -34,13 +34,17 @@ POINTS = (
 """All checks of an evidence collection, in their order; a raw quote has those of its platform only."""
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """One point of an appraisal: what was found, and the error if it is not acceptable."""
 
     point: str
-    found: str
+    said: str | Callable[[], str]
     error: EvidenceError | None = None
+
+    @property
+    def found(self) -> str:
+        """For people; only put into words when someone asks."""
+        return self.said if isinstance(self.said, str) else self.said()
 
 
 class Appraisal:
@@ -88,9 +92,7 @@ class Appraisal:
         except EvidenceError as error:
             yield Check("platform", "not proven to be any platform", error)
             return
-        anchor = platform.anchor
-        root = "a TEST root" if anchor.test else anchor.name or f"the pinned key {anchor.fingerprint.hex()}"
-        yield Check("platform", f"{KINDS[kind].title} {platform.platform_instance.hex()}, vouched for by {root}")
+        yield Check("platform", lambda: _who(platform))
         yield self._check_class(platform)
         yield self._check_tcb(platform)
         yield self._check_debug(platform)
@@ -151,7 +153,10 @@ class Appraisal:
 
     def _check_runtime(self, platform: PlatformEvidence) -> Check:
         kind = platform.anchor.kind
-        found = ", ".join(f"{name} {_shown(value)}" for name, value in platform.runtime.items())
+
+        def found() -> str:
+            return ", ".join(f"{name} {_shown(value)}" for name, value in platform.runtime.items())
+
         differences = self._policy.runtime[kind].differences(platform.runtime)
         if not differences:
             return Check("runtime", found)
@@ -175,7 +180,7 @@ class Appraisal:
         except EvidenceError as error:
             yield Check("signature", "not claims of this instance", error)
             return
-        yield Check("signature", f"claims of instance {cose.thumbprint(claims.signing_key).hex()}")
+        yield Check("signature", lambda: f"claims of instance {cose.thumbprint(claims.signing_key).hex()}")
         yield self._check_freshness(claims)
         yield self._check_claimed_debug(claims)
         yield from self._check_trusted_app(claims)
@@ -234,14 +239,16 @@ class Appraisal:
 
     def _check_trusted_app(self, claims: Claims) -> Iterator[Check]:
         identity = claims.identity
-        found = (
-            f"product {identity.product_id} of signer {identity.signer_id.hex()}, unique_id {identity.unique_id.hex()}"
-        )
+
+        def found() -> str:
+            signer, unique = identity.signer_id.hex(), identity.unique_id.hex()
+            return f"product {identity.product_id} of signer {signer}, unique_id {unique}"
+
         rules = [rule for rule in self._policy.trusted_apps if rule.names(identity)]
         if not rules:
             error = _refused(
                 "unknown-trusted-app",
-                f"the policy does not name {found}",
+                f"the policy does not name {found()}",
                 "add it to `trusted_apps`, if it is yours",
             )
             yield Check("trusted-app", found, error)
@@ -260,7 +267,10 @@ class Appraisal:
         yield Check("security-version", version)
 
     def _check_recipients(self, claims: Claims) -> Check:
-        found = ", ".join(f"{output}: {version}" for output, (version, _) in sorted(claims.recipients.items()))
+        def found() -> str:
+            listed = (f"{output}: {version}" for output, (version, _) in sorted(claims.recipients.items()))
+            return ", ".join(listed) or "none"
+
         for output, minimum in self._policy.minimum_recipients.items():
             version, _ = claims.recipients.get(output, (minimum, b""))
             if version < minimum:
@@ -270,7 +280,13 @@ class Appraisal:
                     "deploy the current recipient set to the device",
                 )
                 return Check("recipients", found, error)
-        return Check("recipients", found or "none")
+        return Check("recipients", found)
+
+
+def _who(platform: PlatformEvidence) -> str:
+    anchor = platform.anchor
+    root = "a TEST root" if anchor.test else anchor.name or f"the pinned key {anchor.fingerprint.hex()}"
+    return f"{KINDS[anchor.kind].title} {platform.platform_instance.hex()}, vouched for by {root}"
 
 
 def _shown(value: bytes | int) -> str:
