@@ -181,7 +181,6 @@ def _in_folder(folder: Path, kind: EndorsementType) -> list[Endorsement]:
     return [each for name in names[:MAX_CANDIDATES] for each in _read_stored(folder / name, kind)]
 
 
-@lru_cache(maxsize=1024)  # a stored file never changes: its name is its digest
 def _read_stored(path: Path, kind: EndorsementType) -> tuple[Endorsement, ...]:
     try:
         with path.open("rb") as file:
@@ -190,6 +189,11 @@ def _read_stored(path: Path, kind: EndorsementType) -> tuple[Endorsement, ...]:
         return ()
     if len(data) > MAX_ENDORSEMENT_BYTES or cose.sha256(data).hex() != path.name:
         return ()
+    return _parsed(data, kind)
+
+
+@lru_cache(maxsize=1024)  # parsing certificates and lists takes longer than reading and hashing the file
+def _parsed(data: bytes, kind: EndorsementType) -> tuple[Endorsement, ...]:
     return tuple(kind.read(data))
 
 
