@@ -11,6 +11,7 @@ In the folder each lies at TYPE/SUBJECT/SHA-256, so that looking one up reads on
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ MAX_CARRIED = 8  # a chain, its revocation lists and the platform's own certific
 MAX_CANDIDATES = 64  # versions of one endorsement in a folder, about five years of monthly ones
 DEFAULT_FOLDER = Path(".edgeclave/endorsements")
 FOLDER_VARIABLE = "EDGECLAVE_ENDORSEMENTS"
+_SUBJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,199}")
 ADVICE = "fetch it from the vendor and run `edgeclave endorsements import FILE`"
 
 
@@ -39,6 +41,9 @@ class Endorsement:
     value: bytes
     not_before: int
     not_after: int
+
+    def __post_init__(self) -> None:
+        _require_file_name(self.subject)
 
     @cached_property
     def digest(self) -> bytes:
@@ -76,6 +81,7 @@ class Endorsements:
 
     def candidates(self, kind: EndorsementType, subject: str) -> list[Endorsement]:
         """All that are known, whatever the time."""
+        _require_file_name(subject)
         found = [each for each in self._at_hand if (each.type, each.subject) == (kind.name, subject)]
         for folder in self._folders:
             found += _in_folder(folder / kind.name / subject, kind)
@@ -171,6 +177,12 @@ def stored(folder: Path, types: Iterable[EndorsementType]) -> list[Endorsement]:
 def day(time: int) -> str:
     """A time in s since 1970 for people: `2026-11-25 22:00 UTC`."""
     return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _require_file_name(subject: str) -> None:
+    """A subject comes from evidence and names a folder. Raises ValueError: the kind's reader let something through."""
+    if not _SUBJECT.fullmatch(subject):
+        raise ValueError(f"not a subject of an endorsement: {subject[:80]!r}")
 
 
 def _in_folder(folder: Path, kind: EndorsementType) -> list[Endorsement]:
