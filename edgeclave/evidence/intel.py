@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from edgeclave.errors import ConfigurationError, EvidenceError
-from edgeclave.evidence.anchors import Anchor, Tcb, key_fingerprint
+from edgeclave.evidence.anchors import BROKEN_CERTIFICATE, Anchor, Tcb, key_fingerprint
 from edgeclave.evidence.endorsements import Endorsement, Endorsements, EndorsementType
 
 ROOTS = {"intel-sgx-root": bytes.fromhex("a0af031289f5d5d4132f9186068a7fc13628633ba235777472e29b6b6c67a49e")}
@@ -53,12 +53,13 @@ _REASONS = (
 
 @dataclass(frozen=True)
 class Collateral:
-    """Intel collateral, parsed once: what dcap-qvl takes, and the root at the end of its chains."""
+    """Intel collateral, parsed once: what dcap-qvl takes, the root of its chains, its TCB evaluation data number."""
 
     endorsement: Endorsement
     parsed: Any
     root: bytes
     fingerprint: bytes
+    evaluation: int
 
 
 @dataclass(frozen=True)
@@ -68,43 +69,19 @@ class Chain:
     certificates: tuple[bytes, ...]
     fmspc: str
     ca: str
+    cpu_svn: str
+    pce_svn: int
 
 
 @dataclass(frozen=True)
 class Verified:
-    """A quote that dcap-qvl verified: its claims as JSON, the report inside them, and the anchor."""
+    """A quote that dcap-qvl verified: the report inside it, what Intel says of the platform, and the anchor."""
 
     anchor: Anchor
-    claims: dict[str, Any]
     report: dict[str, Any]
-
-    @property
-    def tcb(self) -> Tcb:
-        return Tcb(self.claims["tcb"]["status"], tuple(self.claims["tcb"]["advisory_ids"]))
-
-    @property
-    def platform_instance(self) -> bytes:
-        """The PPID of the PCK certificate, 16 bytes."""
-        return bytes(self.claims["platform"]["pck"]["ppid"])
-
-    @property
-    def details(self) -> dict[str, str | int]:
-        platform, qe = self.claims["platform"], self.claims["qe"]
-        pck = platform["pck"]
-        return {
-            "quote_version": self.claims["header"]["version"],
-            "ppid": bytes(pck["ppid"]).hex(),
-            "fmspc": bytes(pck["fmspc"]).hex(),
-            "cpu_svn": bytes(pck["cpu_svn"]).hex(),
-            "pce_svn": pck["pce_svn"],
-            "qe_isvsvn": qe["report"]["isv_svn"],
-            "qe_tcb_status": qe["tcb_level"]["tcbStatus"],
-            "tcb_date": platform["tcb_level"]["tcbDate"],
-            "tcb_evaluation_data_number": self.claims["tcb"]["eval_data_number"],
-            "dynamic_platform": pck["dynamic_platform"],
-            "cached_keys": pck["cached_keys"],
-            "smt_enabled": pck["smt_enabled"],
-        }
+    tcb: Tcb
+    platform_instance: bytes
+    details: dict[str, str | int]
 
 
 def verify(quote: bytes, tee: int, endorsements: Endorsements, anchors: Sequence[Anchor], now: int) -> Verified:
@@ -128,19 +105,29 @@ def verify(quote: bytes, tee: int, endorsements: Endorsements, anchors: Sequence
     if chain.certificates[-1] != collateral.root:
         raise _refused("bad-quote-signature", "the quote's chain ends in another root certificate")
     try:
-        claims = _verifier(collateral.root).verify_with_policy(
-            quote, collateral.parsed, now, _library().QuotePolicy.claims_only(now)
-        )
+        verified = _library().verify_with_root_ca(quote, collateral.parsed, collateral.root, now)
     except ValueError as error:
         if _is_revoked(chain.certificates[0], collateral):
             raise _refused("platform-revoked", "Intel revoked the platform's PCK certificate") from error
         raise _reason(str(error)) from error
-    said = json.loads(claims.to_json())
+    said = json.loads(verified.to_json())
     (report,) = said["report"].values()
     while "base" in report:  # TD report 1.5 holds 1.0 in it
         earlier = report.pop("base")
         report = {**earlier, **report}
-    return Verified(anchor, said, report)
+    details = {
+        "quote_version": quote[0],
+        "ppid": said["ppid"],
+        "fmspc": chain.fmspc,
+        "pck_cpu_svn": chain.cpu_svn,
+        "pck_pce_svn": chain.pce_svn,
+        "platform_tcb_status": said["platform_status"]["status"],
+        "qe_tcb_status": said["qe_status"]["status"],
+        "tcb_evaluation_data_number": collateral.evaluation,
+        "collateral_sha256": collateral.endorsement.digest.hex(),
+    }
+    tcb = Tcb(said["status"], tuple(said["advisory_ids"]))
+    return Verified(anchor, report, tcb, bytes.fromhex(said["ppid"]), details)
 
 
 def looks_like(quote: bytes, tee: int) -> bool:
@@ -205,11 +192,11 @@ def _pck_chain(quote: bytes, tee: int) -> bytes:
 def _chain(pem: bytes) -> Chain:
     certificates = _certificates(pem)
     try:
-        fmspc = _library().parse_pck_extension_from_pem(pem).fmspc.hex()
+        pck = _library().parse_pck_extension_from_pem(pem)
         ca = _ca(x509.load_der_x509_certificate(certificates[0]).issuer)
-    except (ValueError, StopIteration, IndexError) as error:
+    except (*BROKEN_CERTIFICATE, StopIteration, IndexError) as error:
         raise malformed("its first certificate is no PCK certificate") from error
-    return Chain(tuple(certificates), fmspc, ca)
+    return Chain(tuple(certificates), pck.fmspc.hex(), ca, pck.cpu_svn.hex(), pck.pce_svn)
 
 
 def _ca(name: x509.Name) -> str:
@@ -222,9 +209,9 @@ def _certificates(pem: bytes) -> list[bytes]:
     try:
         found = [x509.load_pem_x509_certificate(part + _PEM_END) for part in pem.split(_PEM_END)[:-1]]
         if not found:
-            raise ValueError("no certificate")  # noqa: TRY301
+            raise ValueError("no certificate")
         return [certificate.public_bytes(Encoding.DER) for certificate in found]
-    except ValueError as error:
+    except BROKEN_CERTIFICATE as error:
         raise malformed(f"its certificate chain cannot be read: {error}") from error
 
 
@@ -243,7 +230,7 @@ def read_collateral(data: bytes) -> tuple[Endorsement, ...]:
         # dcap-qvl takes nextUpdate of a list as the first second at which it is too old.
         ends += [int(each.next_update_utc.timestamp()) - 1 for each in lists if each.next_update_utc]
         subject = subject_of({"SGX": SGX_TEE, "TDX": TDX_TEE}[tcb["id"]], bytes.fromhex(tcb["fmspc"]).hex(), ca)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, StopIteration, RecursionError):
+    except (*BROKEN_CERTIFICATE, KeyError, TypeError, IndexError, AttributeError, StopIteration, RecursionError):
         return ()
     return (Endorsement(COLLATERAL.name, subject, data, max(starts), min(ends)),)
 
@@ -258,16 +245,12 @@ def _collateral(data: bytes) -> Collateral:
         parsed = _library().QuoteCollateralV3.from_json(data.decode())
         root = _certificates(parsed.pck_crl_issuer_chain.encode())[-1]
         key = x509.load_der_x509_certificate(root).public_key()
-    except ValueError as error:
+        evaluation = int(json.loads(parsed.tcb_info).get("tcbEvaluationDataNumber", 0))
+    except (*BROKEN_CERTIFICATE, TypeError, AttributeError, RecursionError) as error:
         raise EvidenceError("malformed-evidence", f"collateral that cannot be read: {error}") from error
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise EvidenceError("malformed-evidence", "collateral whose root is no EC key")
-    return Collateral(endorsement, parsed, root, key_fingerprint(key))
-
-
-@lru_cache(maxsize=16)
-def _verifier(root: bytes) -> Any:
-    return _library().QuoteVerifier(root)
+    return Collateral(endorsement, parsed, root, key_fingerprint(key), evaluation)
 
 
 def _library() -> Any:

@@ -60,7 +60,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from msgspec import Meta
 
 from edgeclave.errors import ConfigurationError
-from edgeclave.evidence.anchors import Anchor, PlatformClass, PublicKey
+from edgeclave.evidence.anchors import BROKEN_CERTIFICATE, Anchor, PlatformClass, PublicKey
 from edgeclave.evidence.kinds import KINDS
 from edgeclave.evidence.policy import (
     DEFAULT_MAXIMUM_AGE_SECONDS,
@@ -180,7 +180,7 @@ def _public_key(where: str, text: str, folder: Path) -> PublicKey:
             key = x509.load_pem_x509_certificate(pem).public_key()
         else:
             key = serialization.load_pem_public_key(pem)  # type: ignore[assignment]
-    except (OSError, ValueError) as error:
+    except (OSError, *BROKEN_CERTIFICATE) as error:
         raise bad_policy(where, f"not a PEM public key: {error}") from error
     if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         raise bad_policy(where, "not an EC or RSA key")
