@@ -13,6 +13,7 @@ demo: $(VENV)/.runtime  ## Set up and run the main job: three modules, sealed re
 	@$(BIN)/edgeclave demo
 
 test: $(VENV)/.development  ## Set up, lint and run all tests
+	@sh deploy/install-test-packages.sh
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
 

@@ -10,13 +10,15 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from bench import enclave_call, enclave_start, evidence, sealed_results
+from bench import call_path, enclave_call, enclave_start, evidence, outbox_drain, sealed_results
 from bench.row import Row
 
 BENCHES: tuple[Callable[[], list[Row]], ...] = (
     enclave_call.rows,
-    enclave_start.rows,
+    call_path.rows,
     sealed_results.rows,
+    enclave_start.rows,
+    outbox_drain.rows,
     evidence.rows,
 )
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from wasmtime import Config, Engine, Store
@@ -20,6 +22,7 @@ from edgeclave import cose
 from edgeclave.enclave.emulated_hardware import EmulatedHardware, EmulatorSecrets
 from edgeclave.enclave.loading import Files
 from edgeclave.enclave.messages import CallRequest, StartRequest
+from edgeclave.enclave.pipe import Pipe
 from edgeclave.enclave.starting import start
 from tests.fixtures.wat.packages import minimal_package
 
@@ -39,27 +42,34 @@ def rows() -> list[Row]:
 
 def _measure(folder: Path) -> tuple[float, float]:
     package = minimal_package(folder)
-    bare = _bare(package.wasm)
+    echo = bare_echo(package.wasm)
+
+    def bare() -> object:
+        return echo(PAYLOAD)
+
     key = cose.generate_key().private_bytes(
         serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     hardware = EmulatedHardware(EmulatorSecrets(root=os.urandom(32), attestation_key=key))
     files = Files(os.open(package.path, os.O_RDONLY), None, None)
     request = StartRequest(slot="bench", host_time=0, recipients={"out": package.recipients})
-    instance, _ = start(request, files, hardware)
+    instance, _ = start(request, files, hardware, Pipe(-1, -1))
     call = CallRequest(id="1", method="echo", payload=PAYLOAD, host_time=0)
     assert instance.call(call).reply == bare() == PAYLOAD
     return side_by_side(lambda: instance.call(call), bare, rounds=ROUNDS, calls=CALLS)
 
 
-def _bare(wasm: bytes):  # type: ignore[no-untyped-def]
-    engine = Engine(Config())
+def bare_echo(wasm: bytes | str) -> Callable[[str], Any]:
+    """The method `echo` of the minimal trusted application, called by wasmtime-py with nothing around it."""
+    configuration = Config()
+    configuration.parallel_compilation = False  # its threads would be missing in the enclave's forked compiler
+    engine = Engine(configuration)
     linker = Linker(engine)
     with linker.root() as root, root.add_instance("edgeclave:ta/tee@1.0.0") as tee:
         for name in ("emit", "put", "random", "log"):
             tee.add_func(name, lambda *_: None)
     store = Store(engine)
-    instance = linker.instantiate(store, Component(engine, wasm))
-    invoke = instance.get_func(store, "invoke")
+    component = Component.from_file(engine, wasm) if isinstance(wasm, str) else Component(engine, wasm)
+    invoke = linker.instantiate(store, component).get_func(store, "invoke")
     assert invoke is not None
-    return lambda: invoke(store, "echo", PAYLOAD)
+    return lambda payload: invoke(store, "echo", payload)

@@ -42,11 +42,14 @@ def probe(as_json: _Json = False) -> None:
 
     Example: `edgeclave platform probe`
     """
-    found = _emulator(Path()).probe()
+    platforms = (_emulator(Path()), Emulator(Path(), Path(), counter=True))
+    found = {platform.name: platform.probe() for platform in platforms}
     if as_json:
-        typer.echo(json.dumps({"emulator": {"available": found.available, "detail": found.detail}}))
-    else:
-        typer.echo(f"emulator  {'available' if found.available else 'not available'}: {found.detail}")
+        typer.echo(json.dumps({name: {"available": it.available, "detail": it.detail} for name, it in found.items()}))
+        return
+    width = max(map(len, found))
+    for name, it in found.items():
+        typer.echo(f"{name:<{width}}  {'available' if it.available else 'not available'}: {it.detail}")
 
 
 def _emulator(folder: Path) -> Emulator:

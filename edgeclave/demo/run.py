@@ -18,7 +18,7 @@ from edgeclave.demo.processes import read_findings, start, start_reader, stop
 from edgeclave.demo.tally import Tally
 from edgeclave.errors import EdgeclaveError
 
-LOAD_STARTS_AT = 0.4  # of the run
+LOAD_STARTS_AT = 0.55  # of the run; by then the detector knows averages, too
 LOAD_LASTS = 0.2
 SECONDS_TO_START = 90.0  # the first start compiles the trusted application
 SECONDS_TO_DRAIN = 20.0

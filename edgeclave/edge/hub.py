@@ -223,7 +223,9 @@ class HubConnection:
         was_connected = True
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._connection_changed.wait(), WATCH_SECONDS)
+                # Not wait_for: up to Python 3.11 it may swallow the cancellation that `close` waits for.
+                async with asyncio.timeout(WATCH_SECONDS):
+                    await self._connection_changed.wait()
                 self._connection_changed.clear()
                 if self.connected != was_connected:
                     was_connected = self.connected

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
@@ -47,6 +48,9 @@ DEFAULT_MAX_MESSAGES = 200_000
 DEFAULT_MAX_BYTES = 1 << 30
 MAX_MESSAGE_BYTES = 250_000  # IoT Hub takes 262,144 bytes with all properties; the module client refuses more
 DEFAULT_IN_FLIGHT = 16
+READ_TOGETHER = 64
+REMOVE_TOGETHER = 64
+"""Acknowledged messages that a crash may send again, at most and in_flight more."""
 
 Send = Callable[[str, bytes, str, Mapping[str, str]], Awaitable[None]]
 """`HubConnection.send`: output, body, content type, properties."""
@@ -78,7 +82,7 @@ class Outbox:
         self._connection = connection
         self._max_messages = max_messages
         self._max_bytes = max_bytes
-        self._filled = asyncio.Event()
+        self._changed = asyncio.Event()
 
     def __len__(self) -> int:
         """Messages that wait."""
@@ -114,7 +118,7 @@ class Outbox:
             "INSERT INTO outbox (output, body, content_type, properties) VALUES (?, ?, ?, ?)",
             (output, body, content_type, msgspec.json.encode(dict(properties))),
         )
-        self._filled.set()
+        self._changed.set()
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
@@ -149,29 +153,39 @@ class Outbox:
     async def _drain_until_failure(
         self, send: Send, in_flight: int, window: dict[int, asyncio.Task[None]], backoff: Backoff
     ) -> None:
+        waiting: deque[OutboxMessage] = deque()
+        sent: deque[int] = deque()
         acknowledged: list[int] = []
         newest = 0
         failure: BaseException | None = None
+
+        def note(number: int) -> None:
+            sent.append(number)
+            self._changed.set()
+
         try:
             while failure is None or window:
-                self._filled.clear()
-                for message in [] if failure else self._after(newest, in_flight - len(window)):
+                self._changed.clear()
+                if failure is None and not waiting:
+                    waiting.extend(self._after(newest, READ_TOGETHER))
+                while failure is None and waiting and len(window) < in_flight:
+                    message = waiting.popleft()
                     newest = message.id
-                    window[message.id] = asyncio.ensure_future(
+                    task = asyncio.ensure_future(
                         send(message.output, message.body, message.content_type, message.properties)
                     )
-                if not window:
-                    await self._filled.wait()
-                    continue
-                await asyncio.wait(window.values(), return_when=asyncio.FIRST_COMPLETED)
-                for number in [number for number, task in window.items() if task.done()]:
+                    window[newest] = task
+                    task.add_done_callback(lambda _, number=newest: note(number))  # type: ignore[misc]
+                await self._changed.wait()
+                while sent:
+                    number = sent.popleft()
                     error = window.pop(number).exception()
                     failure = failure or error
                     if error is None:
                         acknowledged.append(number)
                         backoff.reset()
                 # Together, because each removal is a write to the disk.
-                if len(acknowledged) >= in_flight or not window:
+                if len(acknowledged) >= REMOVE_TOGETHER or not window:
                     self._remove(acknowledged)
         finally:
             with contextlib.suppress(StoreError):

@@ -1,5 +1,6 @@
 """The enclave process: `python -I -m edgeclave.enclave --package-fd N --hardware-fd N`, and where there is a cache of
-compiled code `--cache-fd N` (read) and `--cache-out-fd N` (written when it had to compile).
+compiled code `--cache-fd N` (read) and `--cache-out-fd N` (written when it had to compile). `--debug` opens it to
+debuggers and takes deadlines away; then its evidence says debug, and it has other keys.
 
 Requests come on standard input and replies leave on standard output; log lines are JSON on standard error. It is
 started by `edgeclave.platforms`, never by hand.
@@ -20,7 +21,7 @@ EXIT_DEFECT = 70  # EX_SOFTWARE of sysexits.h
 
 def main() -> int:
     arguments = _arguments()
-    lockdown.before_secrets()
+    lockdown.before_secrets(debuggable=arguments.debug)
     reading, writing = _take_pipe()
     # After the first lockdown, since importing takes most of the time of a start.
     from edgeclave.enclave.emulated_hardware import EmulatedHardware
@@ -32,9 +33,10 @@ def main() -> int:
     from edgeclave.errors import EdgeclaveError
 
     try:
-        hardware = EmulatedHardware.from_descriptor(arguments.hardware_fd)
+        hardware = EmulatedHardware.from_descriptor(arguments.hardware_fd, debug=arguments.debug)
         files = Files(arguments.package_fd, arguments.cache_fd, arguments.cache_out_fd)
-        serve(Pipe(reading, writing), lambda request: start(request, files, hardware))
+        pipe = Pipe(reading, writing)
+        serve(pipe, lambda request: start(request, files, hardware, pipe))
     except EdgeclaveError as error:
         enclave_log("error", f"the enclave ends: {error}")
         return EXIT_REFUSED
@@ -54,6 +56,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--hardware-fd", type=int, required=True)
     parser.add_argument("--cache-fd", type=int)
     parser.add_argument("--cache-out-fd", type=int)
+    parser.add_argument("--debug", action="store_true")
     return parser.parse_args()
 
 

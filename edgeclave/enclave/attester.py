@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgeclave.cose import generate_key, thumbprint
 from edgeclave.enclave.hardware import Hardware
-from edgeclave.enclave.state import STORAGE_LEVEL
+from edgeclave.enclave.storage import storage_level
 from edgeclave.enclave.streams import Streams
 from edgeclave.evidence.collection import Collection, encode_collection
 from edgeclave.evidence.eat import Claims, Epoch, make_eat, report_data
@@ -55,7 +55,7 @@ class Attester:
             channel_key=self._keys.channel.public_key(),
             identity=self._identity,
             epoch=self._epoch,
-            storage_level=STORAGE_LEVEL,
+            storage_level=storage_level(self._hardware),
             recipients=self._streams.recipients_in_force,
             host_time=host_time,
         )

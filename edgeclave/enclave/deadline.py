@@ -15,9 +15,9 @@ _IDLE_AFTER_SECONDS = 1.0
 
 
 class DeadlineTicker:
-    """Calls `interrupt` once for each armed deadline that passes."""
+    """Calls `interrupt` once for each armed deadline that passes. None: there are no deadlines, as under a debugger."""
 
-    def __init__(self, interrupt: Callable[[], None]) -> None:
+    def __init__(self, interrupt: Callable[[], None] | None) -> None:
         self._interrupt = interrupt
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -26,9 +26,12 @@ class DeadlineTicker:
         self._thread = threading.Thread(target=self._run, name="deadline", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        if self._interrupt is not None:
+            self._thread.start()
 
     def arm(self, seconds: float) -> None:
+        if self._interrupt is None:
+            return
         with self._lock:
             self._expired = False
             self._due = time.monotonic() + seconds
@@ -51,6 +54,7 @@ class DeadlineTicker:
                     if now >= self._due:
                         self._due = None
                         self._expired = True
+                        assert self._interrupt is not None
                         self._interrupt()
                 elif now - idle_since > _IDLE_AFTER_SECONDS:
                     self._wake.clear()

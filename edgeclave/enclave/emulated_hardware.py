@@ -1,4 +1,5 @@
-"""The emulator's imitation of a TEE: its two secrets come from the host by an inherited descriptor.
+"""The emulator's imitation of a TEE: its two secrets come from the host by an inherited descriptor, and whether it has
+a counter.
 
 Root on the device can read them, which is why its evidence says `emulated` and every verifier refuses that unless its
 policy names it. Everything after this file is the same as on a real TEE.
@@ -16,9 +17,11 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from msgspec import Meta
 
 from edgeclave.cose import sha256
-from edgeclave.enclave.hardware import DERIVED_KEY_BYTES, SealPolicy
+from edgeclave.enclave.emulated_counter import EmulatedCounter
+from edgeclave.enclave.hardware import DERIVED_KEY_BYTES, Exchange, SealPolicy
 from edgeclave.errors import EnclaveError
 from edgeclave.evidence.collection import Item
+from edgeclave.evidence.eat import EpochSource
 from edgeclave.evidence.emulator import make_quote, quote_item
 from edgeclave.evidence.runtime import runtime_digest
 
@@ -32,6 +35,7 @@ class EmulatorSecrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     root: Annotated[bytes, Meta(min_length=ROOT_BYTES, max_length=ROOT_BYTES)]
     attestation_key: bytes
+    counter: bool = False
 
 
 class EmulatedHardware:
@@ -39,26 +43,27 @@ class EmulatedHardware:
 
     platform_class = "emulated"
     emulated = True
-    debug = False
 
-    def __init__(self, secrets: EmulatorSecrets) -> None:
-        """Raises EnclaveError `bad-hardware-secrets`."""
+    def __init__(self, secrets: EmulatorSecrets, *, debug: bool = False) -> None:
+        """`debug`: the process is open to debuggers. Raises EnclaveError `bad-hardware-secrets`."""
         try:
             key = serialization.load_der_private_key(secrets.attestation_key, password=None)
         except ValueError as error:
             raise _bad_secrets() from error
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise _bad_secrets()
+        self.debug = debug
         self._attestation_key = key
         self._root: bytes | None = secrets.root
         self._runtime_digest = runtime_digest()
+        self.counter_source: EpochSource = EmulatedCounter.source if secrets.counter else "none"
 
     @classmethod
-    def from_descriptor(cls, descriptor: int) -> EmulatedHardware:
+    def from_descriptor(cls, descriptor: int, *, debug: bool = False) -> EmulatedHardware:
         """Reads the secrets and closes the descriptor. Raises EnclaveError `bad-hardware-secrets`."""
         try:
             content = os.pread(descriptor, _MAX_SECRETS_BYTES, 0)
-            return cls(msgspec.msgpack.decode(content, type=EmulatorSecrets))
+            return cls(msgspec.msgpack.decode(content, type=EmulatorSecrets), debug=debug)
         except msgspec.DecodeError as error:
             raise _bad_secrets() from error
         finally:
@@ -67,13 +72,19 @@ class EmulatedHardware:
     def runtime_identity(self, policy: SealPolicy) -> bytes:
         return self._runtime_digest if policy == "unique" else _RUNTIME_PRODUCT
 
+    def counter(self, counter_id: bytes, exchange: Exchange) -> EmulatedCounter | None:
+        return None if self.counter_source == "none" else EmulatedCounter(self._open_root(), counter_id, exchange)
+
     def derive(self, info: bytes) -> bytes:
-        if self._root is None:
-            raise EnclaveError("derivation-closed", "no more keys can be derived after the start")
-        return HKDF(algorithm=hashes.SHA256(), length=DERIVED_KEY_BYTES, salt=None, info=info).derive(self._root)
+        return HKDF(algorithm=hashes.SHA256(), length=DERIVED_KEY_BYTES, salt=None, info=info).derive(self._open_root())
 
     def close_derivation(self) -> None:
         self._root = None
+
+    def _open_root(self) -> bytes:
+        if self._root is None:
+            raise EnclaveError("derivation-closed", "no more keys can be derived after the start")
+        return self._root
 
     def quote(self, report_data: bytes) -> Item:
         return quote_item(make_quote(self._attestation_key, report_data, self._runtime_digest, self.debug))

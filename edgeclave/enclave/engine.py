@@ -32,12 +32,19 @@ CONFIGURATION: dict[str, bool | int] = {
 }
 
 
-def make_engine(*, parallel_compilation: bool = False) -> Engine:
-    """Compiling in parallel makes the same code; running needs no threads and under a filter could not have any."""
+def make_engine(*, parallel_compilation: bool = False, debuggable: bool = False) -> Engine:
+    """Compiling in parallel makes the same code; running needs no threads and under a filter could not have any.
+
+    `debuggable`: compiled code tells a debugger its source lines and variables, and is not optimised. It must not be
+    mixed with the code of the other configuration, which `fingerprint` stands for.
+    """
     config = Config()
     for name, value in CONFIGURATION.items():
         setattr(config, name, value)
     config.parallel_compilation = parallel_compilation
+    if debuggable:
+        config.debug_info = True
+        config.cranelift_opt_level = "none"
     return Engine(config)
 
 

@@ -24,10 +24,12 @@ from edgeclave.enclave.messages import (
     CallRequest,
     Failure,
     RecipientsReply,
+    Released,
     SealedResult,
 )
 from edgeclave.enclave.services import Services
-from edgeclave.enclave.state import Snapshot, StateVault
+from edgeclave.enclave.state import Snapshot
+from edgeclave.enclave.storage import TrustedStorage
 from edgeclave.enclave.streams import Head, Streams
 from edgeclave.enclave.transaction import MAX_RESULT_BYTES, Transaction
 from edgeclave.evidence.eat import Epoch
@@ -51,8 +53,7 @@ class Instance:
         evidence_digest: bytes,
         attester: Attester,
         streams: Streams,
-        vault: StateVault,
-        snapshot: Snapshot,
+        storage: TrustedStorage,
         services: Services,
         guest: Guest,
     ) -> None:
@@ -64,8 +65,7 @@ class Instance:
         self._evidence_digest = evidence_digest
         self._attester = attester
         self._streams = streams
-        self._vault = vault
-        self._snapshot = snapshot
+        self._storage = storage
         self._services = services
         self._guest = guest
         self._calls = 0
@@ -91,7 +91,7 @@ class Instance:
         self._inputs = extend_inputs(self._inputs, request.method, payload, assurance)
         self._streams.note_call(assurance)
         transaction = Transaction(
-            self._snapshot,
+            self._storage.snapshot,
             request.caller,
             request.host_time,
             self._streams.next_sequence,
@@ -117,7 +117,8 @@ class Instance:
         if not transaction.has_effects:
             return CallOutcome(reply=answer)
         emitted = [(output, result.encode()) for output, result in transaction.emitted]
-        results, state = self._commit(emitted, transaction.changed_snapshot(), request.host_time, assurance)
+        released = Released(call_id=request.id, reply=answer)
+        results, state = self._commit(emitted, transaction.changed_snapshot(), released, request.host_time, assurance)
         return CallOutcome(reply=answer, results=results, state=state)
 
     def evidence(self, nonce: bytes | None, host_time: int) -> bytes:
@@ -127,9 +128,10 @@ class Instance:
         """Raises EnclaveError and ResultError: see `Streams.set_recipients`."""
         recipients = self._streams.set_recipients(output, message)
         seen = self._streams.seen_recipients
-        if seen == self._snapshot.recipients:
+        if seen == self._storage.snapshot.recipients:
             return RecipientsReply(version=recipients.version)
-        _, state = self._commit([], msgspec.structs.replace(self._snapshot, recipients=seen), 0, None)
+        changed = msgspec.structs.replace(self._storage.snapshot, recipients=seen)
+        _, state = self._commit([], changed, Released(), 0, None)
         return RecipientsReply(version=recipients.version, state=state)
 
     def beacon(self, message: bytes, host_time: int) -> BeaconOutcome:
@@ -138,10 +140,10 @@ class Instance:
         Raises:
             EdgeclaveError: see `newer_beacon`.
         """
-        beacon = newer_beacon(self._manifest, message, self._snapshot.beacon)
-        changed = msgspec.structs.replace(self._snapshot, beacon=beacon)
+        beacon = newer_beacon(self._manifest, message, self._storage.snapshot.beacon)
+        changed = msgspec.structs.replace(self._storage.snapshot, beacon=beacon)
         heartbeats = [(output, b"") for output in self._streams.recipients_in_force]
-        results, state = self._commit(heartbeats, changed, host_time, None)
+        results, state = self._commit(heartbeats, changed, Released(), host_time, None)
         self._attester.beacon = beacon
         return BeaconOutcome(results=results, state=state)
 
@@ -154,15 +156,19 @@ class Instance:
         self,
         emitted: Iterable[tuple[str, bytes]],
         changed: Snapshot | None,
+        released: Released,
         host_time: int,
         assurance: Assurance | None,
     ) -> tuple[tuple[SealedResult, ...], bytes | None]:
-        """Prepares results and state, then makes both so; an error in between leaves everything as it was."""
-        make_header: Callable[..., ResultHeader] = partial(self._header, changed or self._snapshot, host_time)
+        """Prepares results and state, then makes both so; an error in between leaves everything as it was.
+
+        `released` is what else the commit lets out.
+        """
+        make_header: Callable[..., ResultHeader] = partial(self._header, changed or self._storage.snapshot, host_time)
         results, heads = self._streams.seal(emitted, make_header, self._keys.signing, assurance)
         state = None
         if changed is not None:
-            state, self._snapshot = self._vault.seal(changed)
+            state = self._storage.commit(changed, msgspec.structs.replace(released, results=results))
         self._streams.advance(heads)
         return results, state
 

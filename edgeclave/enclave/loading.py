@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from wasmtime import Engine
+from wasmtime import Engine, WasmtimeError
 from wasmtime.component import Component
 
 from edgeclave.cose import sha256
@@ -16,16 +16,15 @@ from edgeclave.enclave.engine import fingerprint
 from edgeclave.enclave.hardware import Hardware
 from edgeclave.enclave.imports import check_imports
 from edgeclave.enclave.key_derivation import unique_key
-from edgeclave.enclave.state import STORAGE_LEVEL
+from edgeclave.enclave.storage import storage_level
 from edgeclave.errors import PackageError
+from edgeclave.evidence.eat import StorageLevel
 from edgeclave.ta.identity import Identity
 from edgeclave.ta.manifest import Manifest
 from edgeclave.ta.package import DEFAULT_LIMITS as PACKAGE_LIMITS
 from edgeclave.ta.package import read_package
 from edgeclave.ta.signature import verify_package
-
-_COMPONENT = b"\0asm\x0d\0\x01\0"
-_CORE_MODULE = b"\0asm\x01\0\0\0"
+from edgeclave.ta.wrapping import as_component
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ def load(files: Files, hardware: Hardware, engine: Engine) -> Loaded:
     """Verifies and loads a package, and closes the descriptors.
 
     Raises:
-        PackageError: from reading and verifying the package; `not-a-component`, `wasm-refused`, `compile-limit`,
-            `import-refused`, `storage-protection-unavailable`.
+        PackageError: from reading and verifying the package; `not-a-component`, `core-module-refused`,
+            `no-invoke`, `wasm-refused`, `compile-limit`, `import-refused`, `storage-protection-unavailable`.
     """
     # Copying 50 MB of compiled code and verifying 19 MB of package are half of a warm start: do them side by side.
     ahead = _Ahead(lambda: _copy_cached(files.cached))
@@ -61,12 +60,14 @@ def load(files: Files, hardware: Hardware, engine: Engine) -> Loaded:
         verified = verify_package(read_package(_read(files.package)))
         cached = ahead.result()
         identity = replace(verified.identity, debug=verified.identity.debug or hardware.debug)
-        _check_storage_protection(verified.manifest)
-        wasm = _component_bytes(verified.wasm)
+        _check_storage_protection(verified.manifest, storage_level(hardware))
+        wasm = as_component(verified.wasm)
         cache = CompiledCodeCache(unique_key(hardware, identity, "compiled-code"), sha256(wasm), debug=identity.debug)
-        component = None if cached is None else cache.load(engine, cached)
-        compiled = component is None
-        if component is None:
+        component = None if cached is None or hardware.debug else cache.load(engine, cached)
+        compiled = component is None and not hardware.debug
+        if hardware.debug:
+            component = _compile_for_debugger(engine, wasm)
+        elif component is None:
             component = cache.compile(engine, wasm, files.keep, DEFAULT_LIMITS)
     finally:
         ahead.join()
@@ -100,21 +101,23 @@ def _copy_cached(descriptor: int | None) -> CachedCode | None:
     return None if descriptor is None else CachedCode.copy(descriptor)
 
 
-def _component_bytes(wasm: bytes) -> bytes:
-    """The component to run. The one place where a core module will be wrapped into a component."""
-    if wasm.startswith(_COMPONENT):
-        return wasm
-    what = "a core module, not a component" if wasm.startswith(_CORE_MODULE) else "not WebAssembly"
-    raise PackageError("not-a-component", f"the code in the package is {what}", where="Wasm", advice="build it again")
+def _compile_for_debugger(engine: Engine, wasm: bytes) -> Component:
+    """In this process and into no cache: a debugger need not follow a child, and the code serves one session."""
+    try:
+        return Component(engine, wasm)
+    except WasmtimeError as error:
+        raise PackageError(
+            "wasm-refused", f"this is not a component that can run: {str(error)[:500]}", where="Wasm"
+        ) from error
 
 
-def _check_storage_protection(manifest: Manifest) -> None:
-    if manifest.storage_protection != STORAGE_LEVEL:
+def _check_storage_protection(manifest: Manifest, offered: StorageLevel) -> None:
+    if manifest.storage_protection == "rollback-protected" and offered == "consistent":
         raise PackageError(
             "storage-protection-unavailable",
-            f"the manifest requires {manifest.storage_protection} storage, this platform offers {STORAGE_LEVEL}",
+            f"the manifest requires {manifest.storage_protection} storage, this platform offers {offered}",
             where="manifest: storage_protection",
-            advice="run it on a platform with a trusted counter, or require less",
+            advice="run it on a platform with a counter (`emulator-with-counter` for development), or require less",
         )
 
 

@@ -24,10 +24,14 @@ def end_with_parent() -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def before_secrets() -> None:
-    """No debugger or dump of an ordinary user reaches this process; it gains no privileges; few descriptors."""
+def before_secrets(*, debuggable: bool = False) -> None:
+    """No debugger or dump of an ordinary user reaches this process; it gains no privileges; few descriptors.
+
+    `debuggable` leaves it open to debuggers; then the effective debug state must say so (PROTOCOL section 2).
+    """
     end_with_parent()
-    _prctl(_PR_SET_DUMPABLE, 0)
+    if not debuggable:
+        _prctl(_PR_SET_DUMPABLE, 0)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     os.umask(0o077)
     os.chdir("/")

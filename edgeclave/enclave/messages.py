@@ -16,6 +16,7 @@ from edgeclave.wire import MAX_OUTPUTS, Label
 
 MAX_CALL_ID_CHARACTERS = 128
 MAX_CALLER_CHARACTERS = 1024
+MAX_COUNTER_MESSAGE_BYTES = 4096
 MAX_NONCE_BYTES = 64
 MIN_NONCE_BYTES = 8
 
@@ -40,12 +41,14 @@ class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
 class StartRequest(_Request, frozen=True, tag="start"):
     """The first request. `state` is the sealed state last stored, None on the very first start.
 
+    `pending` is the sealed state that was to be kept last and whose commit was never heard of, None if all were.
     `shown` holds, per output, the last sealed result of the previous instance, and `shown_open` its open record.
     """
 
     slot: Slot
     host_time: Milliseconds
     state: bytes | None = None
+    pending: bytes | None = None
     shown: Annotated[dict[str, bytes], Meta(max_length=MAX_OUTPUTS)] = {}
     shown_open: bytes | None = None
     recipients: Annotated[dict[str, bytes], Meta(max_length=MAX_OUTPUTS)] = {}
@@ -88,7 +91,19 @@ class StopRequest(_Request, frozen=True, tag="stop"):
     """Ends the instance with a close record; the process then exits with 0."""
 
 
-Request = StartRequest | CallRequest | EvidenceRequest | RecipientsRequest | BeaconRequest | StopRequest
+class TakenUp(_Request, frozen=True, tag="taken-up"):
+    """The answer to `Recovered`; the only thing that may follow it."""
+
+
+class Counted(_Request, frozen=True, tag="counted"):
+    """The counter's answer to `Count`; the only thing that may follow it."""
+
+    answer: Annotated[bytes, Meta(max_length=MAX_COUNTER_MESSAGE_BYTES)]
+
+
+Request = (
+    StartRequest | CallRequest | EvidenceRequest | RecipientsRequest | BeaconRequest | StopRequest | Counted | TakenUp
+)
 
 
 class IdentityView(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -132,6 +147,20 @@ class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     status: int
     message: str
+
+
+class Released(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What one commit lets out of the enclave: the answer of a call (`call_id`), heartbeats, or the opening.
+
+    With a counter it is part of the snapshot that the commit makes, so that it is not lost when enclave or host end
+    after the counter moved and before this was stored.
+    """
+
+    call_id: str | None = None
+    reply: str | None = None
+    results: tuple[SealedResult, ...] = ()
+    evidence: bytes | None = None
+    open_record: bytes | None = None
 
 
 class _Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", kw_only=True):
@@ -184,6 +213,25 @@ class Stopped(_Reply, frozen=True, tag="stopped"):
     close_record: bytes
 
 
+class Count(_Reply, frozen=True, tag="count"):
+    """In the middle of a request: store `keep`, durably, as the pending state; then give the counter this command.
+
+    Answered with `Counted`. Only where the platform has a counter.
+    """
+
+    command: Annotated[bytes, Meta(max_length=MAX_COUNTER_MESSAGE_BYTES)]
+    keep: bytes | None = None
+
+
+class Recovered(_Reply, frozen=True, tag="recovered"):
+    """In the middle of a start: the commit of the `pending` state had come through. It is the state in force.
+
+    `released` is what the host did not get to store; to be stored together with that, then answered with `TakenUp`.
+    """
+
+    released: Released
+
+
 class Refused(_Reply, frozen=True, tag="error"):
     """An EdgeclaveError of the enclave, field by field."""
 
@@ -193,4 +241,4 @@ class Refused(_Reply, frozen=True, tag="error"):
     advice: str = ""
 
 
-Reply = Started | CallOutcome | EvidenceReply | RecipientsReply | BeaconOutcome | Stopped | Refused
+Reply = Started | CallOutcome | EvidenceReply | RecipientsReply | BeaconOutcome | Stopped | Count | Recovered | Refused

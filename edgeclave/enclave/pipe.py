@@ -17,11 +17,11 @@ import os
 
 import msgspec
 
-from edgeclave.enclave.messages import Reply, Request
+from edgeclave.enclave.messages import Count, Counted, Recovered, Released, Reply, Request, TakenUp
 from edgeclave.errors import EnclaveError
 
-MAX_FRAME_BYTES = 16 << 20
-"""Larger than any honest frame: 1 MiB of state, 4 MiB of results and their sealing, 32 shown results."""
+MAX_FRAME_BYTES = 32 << 20
+"""Larger than any honest frame: two states with a call's answer in each, and 32 shown results."""
 LENGTH_BYTES = 4
 _CHUNK_BYTES = 1 << 20  # what is read at once, so that a length alone allocates nothing
 
@@ -91,6 +91,28 @@ class Pipe:
         frame = memoryview(encode_frame(message))
         while frame:
             frame = frame[os.write(self._writing, frame) :]
+
+    def exchange(self, command: bytes, keep: bytes | None) -> bytes:
+        """An `Exchange` with the counter, in the middle of a request.
+
+        Raises:
+            EnclaveError: `bad-frame`, `frame-too-large`.
+        """
+        self.send(Count(command=command, keep=keep))
+        answer = self.receive_request()
+        if not isinstance(answer, Counted):
+            raise EnclaveError("bad-frame", "the host did not answer with what the counter says")
+        return answer.answer
+
+    def take_up(self, released: Released) -> None:
+        """A `TakeUp`, in the middle of a start.
+
+        Raises:
+            EnclaveError: `bad-frame`, `frame-too-large`.
+        """
+        self.send(Recovered(released=released))
+        if not isinstance(self.receive_request(), TakenUp):
+            raise EnclaveError("bad-frame", "the host did not take up what was recovered")
 
     def _read(self, wanted: int) -> bytes:
         data = os.read(self._reading, min(wanted, _CHUNK_BYTES))

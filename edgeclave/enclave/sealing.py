@@ -1,10 +1,11 @@
 """Sealed blobs: encrypted for the same trusted application on the same device, and saying in the clear who sealed them.
 
 A blob is dCBOR `[header, salt, ciphertext]`. The header, `["edgeclave/sealed/1", purpose, policy, class, debug,
-signer_id, product_id, security_version, unique_id, key check]`, is provenance: it is authenticated together with the
-context, and the key depends on it, so nobody who cannot seal can change it. The key check tells a lost or changed
-platform key from damaged data. Each blob is encrypted under a key of its own, derived from the sealing key and 32
-random bytes, so that neither the number of blobs nor a rollback of the device can repeat a nonce.
+signer_id, product_id, security_version, unique_id, key check, context check]`, is provenance: it is authenticated
+together with the context, and the key depends on it, so nobody who cannot seal can change it. The key check tells a
+lost or changed platform key from damaged data, the context check another context. Each blob is encrypted under a key of
+its own, derived from the sealing key and 32 random bytes, so that neither the number of blobs nor a rollback of the
+device can repeat a nonce.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from edgeclave.errors import EnclaveError
 from edgeclave.ta.identity import Identity
 
 FORMAT = "edgeclave/sealed/1"
-MAX_SEALED_BYTES = 8 << 20
+MAX_SEALED_BYTES = 12 << 20
+"""The largest is a state of 1 MiB that holds the answer of a call: 1 MiB, and 4 MiB of results for 64 readers each."""
 _SALT_BYTES = 32
-_KEY_CHECK_BYTES = 8
+_CHECK_BYTES = 8
 _NONCE = bytes(12)  # each key encrypts one blob only
 
 
@@ -56,7 +58,7 @@ class SealingKeys:
 
     def seal(self, policy: SealPolicy, plaintext: bytes, context: bytes) -> bytes:
         key = self._key(policy, self._own.security_version)
-        header = self._header(Provenance(policy, self._class, self._own), key)
+        header = self._header(Provenance(policy, self._class, self._own), key, context)
         salt = os.urandom(_SALT_BYTES)
         ciphertext = AESGCM(_blob_key(key, salt)).encrypt(_NONCE, plaintext, dcbor([header, context]))
         return dcbor([header, salt, ciphertext])
@@ -66,20 +68,27 @@ class SealingKeys:
 
         Raises:
             EnclaveError: `malformed-sealed-data`, `sealed-by-another`, `sealed-in-another-debug-state`,
-                `security-version-too-low`, `sealer-too-old`, `platform-key-changed`, `sealed-data-damaged`.
+                `security-version-too-low`, `sealer-too-old`, `platform-key-changed`, `sealed-for-another-context`,
+                `sealed-data-damaged`.
         """
         header, salt, ciphertext = _parse_blob(blob)
-        provenance, key_check = self._read_header(header)
+        provenance, key_check, context_check = self._read_header(header)
         self._check_sealer(provenance)
         key = self._key(provenance.policy, provenance.identity.security_version)
         if not hmac.compare_digest(key_check, _key_check(key)):
             raise _platform_key_changed("it was sealed under another platform key")
+        if not hmac.compare_digest(context_check, _context_check(key, context)):
+            raise EnclaveError(
+                "sealed-for-another-context",
+                "sealed data is offered for another context than it was sealed for",
+                advice="name the context it was sealed with; state belongs to the slot that stored it",
+            )
         try:
             plaintext = AESGCM(_blob_key(key, salt)).decrypt(_NONCE, ciphertext, dcbor([header, context]))
         except InvalidTag:
             raise EnclaveError(
                 "sealed-data-damaged",
-                "sealed data was altered, or is offered for another context than it was sealed for",
+                "sealed data was altered after it was sealed",
                 advice="restore the last stored copy",
             ) from None
         return plaintext, provenance
@@ -87,7 +96,7 @@ class SealingKeys:
     def _key(self, policy: SealPolicy, security_version: int) -> bytes:
         return self._unique_key if policy == "unique" else self._product_keys.key(security_version)
 
-    def _header(self, provenance: Provenance, key: bytes) -> bytes:
+    def _header(self, provenance: Provenance, key: bytes, context: bytes) -> bytes:
         sealer = provenance.identity
         return dcbor(
             [
@@ -101,13 +110,15 @@ class SealingKeys:
                 sealer.security_version,
                 sealer.unique_id,
                 _key_check(key),
+                _context_check(key, context),
             ]
         )
 
-    def _read_header(self, header: bytes) -> tuple[Provenance, bytes]:
+    def _read_header(self, header: bytes) -> tuple[Provenance, bytes, bytes]:
         try:
             fields: list[Any] = cbor2.loads(header)
-            kind, purpose, policy, platform_class, debug, signer_id, product_id, version, unique_id, check = fields
+            kind, purpose, policy, platform_class, debug, signer_id, product_id, version, unique_id, *checks = fields
+            key_check, context_check = checks
             sealer = {
                 "unique_id": unique_id,
                 "signer_id": signer_id,
@@ -122,11 +133,12 @@ class SealingKeys:
             (kind, purpose) == (FORMAT, self._purpose)
             and policy in get_args(SealPolicy)
             and isinstance(platform_class, str)
-            and isinstance(check, bytes)
+            and isinstance(key_check, bytes)
+            and isinstance(context_check, bytes)
         )
         if not well_formed:
             raise _malformed()
-        return Provenance(cast(SealPolicy, policy), platform_class, identity), check
+        return Provenance(cast(SealPolicy, policy), platform_class, identity), key_check, context_check
 
     def _check_sealer(self, provenance: Provenance) -> None:
         sealer = provenance.identity
@@ -177,11 +189,19 @@ def _blob_key(key: bytes, salt: bytes) -> bytes:
 
 
 def _key_check(key: bytes) -> bytes:
-    return hmac.digest(key, b"edgeclave/sealed/key-check", "sha256")[:_KEY_CHECK_BYTES]
+    return hmac.digest(key, b"edgeclave/sealed/key-check", "sha256")[:_CHECK_BYTES]
+
+
+def _context_check(key: bytes, context: bytes) -> bytes:
+    return hmac.digest(key, b"edgeclave/sealed/context-check" + context, "sha256")[:_CHECK_BYTES]
 
 
 def _malformed() -> EnclaveError:
-    return EnclaveError("malformed-sealed-data", "this is not sealed data of this kind")
+    return EnclaveError(
+        "malformed-sealed-data",
+        "this is not sealed data of this kind, or a part of it only",
+        advice="give it back whole, as it was sealed",
+    )
 
 
 def _platform_key_changed(why: str) -> EnclaveError:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from edgeclave.enclave.hardware import CounterError
 from edgeclave.enclave.instance import Instance
 from edgeclave.enclave.messages import (
     BeaconRequest,
     CallRequest,
+    Counted,
     EvidenceReply,
     EvidenceRequest,
     RecipientsRequest,
@@ -22,6 +24,7 @@ from edgeclave.enclave.messages import (
     StartRequest,
     Stopped,
     StopRequest,
+    TakenUp,
 )
 from edgeclave.enclave.pipe import Pipe
 from edgeclave.errors import EdgeclaveError, EnclaveError
@@ -34,6 +37,7 @@ def serve(pipe: Pipe, start: Start) -> None:
 
     Raises:
         EnclaveError: `bad-frame`.
+        CounterError: after it was answered; nobody knows what is committed until the next start.
         EdgeclaveError: whatever kept the instance from starting, after it was answered.
     """
     request = pipe.receive_request()
@@ -54,6 +58,9 @@ def serve(pipe: Pipe, start: Start) -> None:
             if error.code == "bad-frame":
                 raise
             reply = refused(error)
+            if isinstance(error, CounterError):
+                pipe.send(reply)
+                raise
         pipe.send(reply)
         if isinstance(request, StopRequest):
             return
@@ -77,3 +84,5 @@ def _answer(instance: Instance, request: Request) -> Reply:
             return Stopped(close_record=instance.close())
         case StartRequest():
             raise EnclaveError("bad-frame", "this instance was started already")
+        case Counted() | TakenUp():
+            raise EnclaveError("bad-frame", "it was not asked anything")

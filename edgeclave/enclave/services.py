@@ -16,9 +16,9 @@ from edgeclave.enclave.hardware import SealPolicy
 from edgeclave.enclave.log import TrustedApplicationLog
 from edgeclave.enclave.messages import MAX_NONCE_BYTES, MIN_NONCE_BYTES, Caller
 from edgeclave.enclave.sealing import Provenance, SealingKeys
-from edgeclave.enclave.state import STORAGE_LEVEL
 from edgeclave.enclave.transaction import ServiceError, Transaction
 from edgeclave.errors import EnclaveError
+from edgeclave.evidence.eat import StorageLevel
 
 MAX_RANDOM_BYTES = 64 << 10
 MAX_PLAINTEXT_BYTES = 1 << 20
@@ -41,6 +41,7 @@ class Services:
         evidence_for: Callable[[bytes, int], bytes],
         log: TrustedApplicationLog,
         *,
+        storage_level: StorageLevel,
         is_emulated: bool,
     ) -> None:
         """`evidence_for` makes evidence for a nonce and a host time."""
@@ -49,6 +50,7 @@ class Services:
         self._sealing_keys = sealing_keys
         self._evidence_for = evidence_for
         self._log = log
+        self._storage_level = storage_level
         self._is_emulated = is_emulated
 
     def seal(self, policy: SealPolicy, plaintext: str, context: str) -> str:
@@ -95,8 +97,8 @@ class Services:
             raise ServiceError(f"{count} random bytes at once, the limit is {MAX_RANDOM_BYTES}")
         return _encode(os.urandom(count))
 
-    def storage_protection(self) -> str:
-        return STORAGE_LEVEL
+    def storage_protection(self) -> StorageLevel:
+        return self._storage_level
 
     def caller(self) -> Caller:
         return self._running().caller

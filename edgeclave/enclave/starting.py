@@ -2,10 +2,13 @@
 
 Order matters: the package is verified before anything derived from it is used; the state is opened and what the host
 shows is checked before keys are made; the process is locked down before one instruction of the trusted application
-runs; evidence comes before the open record that names it, and both before the first result.
+runs; evidence comes before the open record that names it, and both before the first result. The counter, where there is
+one, moves last: whatever keeps an instance from starting leaves the state as it was.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import msgspec
 
@@ -22,10 +25,12 @@ from edgeclave.enclave.instance import Instance
 from edgeclave.enclave.linking import make_linker
 from edgeclave.enclave.loading import Files, Loaded, load
 from edgeclave.enclave.log import TrustedApplicationLog, enclave_log
-from edgeclave.enclave.messages import IdentityView, LimitsView, ManifestView, Started, StartRequest
+from edgeclave.enclave.messages import IdentityView, LimitsView, ManifestView, Released, Started, StartRequest
+from edgeclave.enclave.pipe import Pipe
 from edgeclave.enclave.sealing import SealingKeys
 from edgeclave.enclave.services import Services
 from edgeclave.enclave.state import Snapshot, StateVault
+from edgeclave.enclave.storage import TrustedStorage, counter_id, storage_level
 from edgeclave.enclave.streams import Streams
 from edgeclave.errors import EdgeclaveError, PackageError
 from edgeclave.evidence.collection import evidence_digest
@@ -37,19 +42,30 @@ START_SECONDS = 10.0
 """How long the code may take that a component runs when it is instantiated."""
 
 
-def start(request: StartRequest, files: Files, hardware: Hardware) -> tuple[Instance, Started]:
+def start(request: StartRequest, files: Files, hardware: Hardware, host: Pipe) -> tuple[Instance, Started]:
     """Raises PackageError, EnclaveError and ResultError: each names what the host offered and why it was refused."""
-    engine = make_engine()
+    engine = make_engine(debuggable=hardware.debug)
     loaded = load(files, hardware, engine)
     identity, manifest = loaded.identity, loaded.manifest
     accept_from = manifest.accept_state_from_svn
-    vault = StateVault(SealingKeys(hardware, identity, "state", accept_from), request.slot)
+    storage = TrustedStorage(
+        StateVault(SealingKeys(hardware, identity, "state", accept_from), request.slot),
+        hardware.counter(counter_id(hardware, identity, request.slot), host.exchange),
+    )
     sealing_keys = SealingKeys(hardware, identity, "seal", accept_from)
     hardware.close_derivation()
 
-    snapshot = Snapshot() if request.state is None else vault.open(request.state)[0]
-    snapshot = _with_beacon(snapshot, manifest, request.beacon)
-    predecessor = read_predecessor(snapshot.epoch, request.shown, request.shown_open)
+    recovered = storage.open(request.state, request.pending)
+    if recovered is not None:
+        host.take_up(recovered)
+    if storage.sealed_by is not None and storage.sealed_by.identity.unique_id != identity.unique_id:
+        sealer = storage.sealed_by.identity
+        enclave_log(
+            "info",
+            f"state of security version {sealer.security_version}, unique_id {sealer.unique_id.hex()}, is taken over",
+        )
+    snapshot = _with_beacon(storage.snapshot, manifest, request.beacon)
+    predecessor = read_predecessor(snapshot.epoch, *_last_messages(request, recovered))
     streams = Streams(manifest.outputs, snapshot.recipients)
     for output, message in request.recipients.items():
         streams.set_recipients(output, message)
@@ -57,16 +73,21 @@ def start(request: StartRequest, files: Files, hardware: Hardware) -> tuple[Inst
     keys = InstanceKeys.generate()
     epoch = Epoch(
         number=1 if predecessor is None else predecessor.number + 1,
-        source="none",
+        source=hardware.counter_source,
         predecessor=None if predecessor is None else predecessor.instance_id,
     )
     attester = Attester(hardware, identity, keys, epoch, streams)
     attester.beacon = snapshot.beacon
     services = Services(
-        manifest.services, sealing_keys, attester.evidence, TrustedApplicationLog(), is_emulated=hardware.emulated
+        manifest.services,
+        sealing_keys,
+        attester.evidence,
+        TrustedApplicationLog(),
+        storage_level=storage_level(hardware),
+        is_emulated=hardware.emulated,
     )
     memory_bytes = manifest.limits.memory_mib << 20
-    ticker = DeadlineTicker(engine.increment_epoch)
+    ticker = DeadlineTicker(None if hardware.debug else engine.increment_epoch)
     ticker.start()
     lockdown.before_running(memory_bytes)
     guest = Guest(engine, loaded.component, make_linker(engine, loaded.imports, services), ticker, memory_bytes)
@@ -85,12 +106,13 @@ def start(request: StartRequest, files: Files, hardware: Hardware) -> tuple[Inst
         keys.signing,
     )
     streams.open(sha256(open_record))
-    state, snapshot = vault.seal(
+    state = storage.commit(
         msgspec.structs.replace(
             snapshot,
             epoch=epoch_record(epoch.number, keys.signing.public_key(), open_record),
             recipients=streams.seen_recipients,
-        )
+        ),
+        Released(evidence=evidence, open_record=open_record),
     )
     instance = Instance(
         identity=identity,
@@ -101,8 +123,7 @@ def start(request: StartRequest, files: Files, hardware: Hardware) -> tuple[Inst
         evidence_digest=evidence_digest(evidence),
         attester=attester,
         streams=streams,
-        vault=vault,
-        snapshot=snapshot,
+        storage=storage,
         services=services,
         guest=guest,
     )
@@ -117,6 +138,14 @@ def start(request: StartRequest, files: Files, hardware: Hardware) -> tuple[Inst
         compiled=loaded.compiled,
     )
     return instance, started
+
+
+def _last_messages(request: StartRequest, recovered: Released | None) -> tuple[Mapping[str, bytes], bytes | None]:
+    """The last results and the open record of the instance before: what the host shows, and what it could not store."""
+    if recovered is None:
+        return request.shown, request.shown_open
+    results = {result.output: result.sealed for result in recovered.results}
+    return {**request.shown, **results}, recovered.open_record or request.shown_open
 
 
 def _with_beacon(snapshot: Snapshot, manifest: Manifest, message: bytes | None) -> Snapshot:

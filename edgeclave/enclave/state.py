@@ -2,8 +2,8 @@
 
 Entries and counters of the trusted application, the epoch record that lets the next instance name this one, and the
 highest recipient sets and beacon seen. It is sealed as a whole, so parts of two snapshots cannot be mixed; each names
-the digest of the one before. Without a counter in the hardware an older whole snapshot cannot be told from the
-newest: the level is `consistent`, and says no more.
+the digest of the one before. Whether an older whole snapshot can be told from the newest is for
+`edgeclave.enclave.storage`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import msgspec
 from msgspec import Meta
 
 from edgeclave.cose import dcbor, load_dcbor, sha256
+from edgeclave.enclave.messages import Released
 from edgeclave.enclave.sealing import Provenance, SealingKeys
 from edgeclave.errors import EnclaveError
-from edgeclave.evidence.eat import StorageLevel
 from edgeclave.results.beacon import Beacon
 from edgeclave.wire import Count, Digest, Label, RecipientsVersion, from_map, to_map
 
-STORAGE_LEVEL: StorageLevel = "consistent"
 MAX_KEY_BYTES = 256
 MAX_VALUE_BYTES = 256 << 10
 MAX_ENTRIES = 4096
@@ -40,7 +39,11 @@ class EpochRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """`version` counts snapshots of this slot from 1; `previous` is the SHA-256 of the sealed blob before this one."""
+    """`version` counts snapshots of this slot from 1; `previous` is the SHA-256 of the sealed blob before this one.
+
+    `count` is where the counter stands while this is the newest snapshot, 0 when none was asked; `released` is what
+    the commit that made it let out, and stands in counted snapshots only.
+    """
 
     format: Annotated[int, Meta(ge=_FORMAT, le=_FORMAT)] = _FORMAT
     version: Count = 0
@@ -50,6 +53,8 @@ class Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     counters: dict[str, Count] = {}
     recipients: dict[Label, RecipientsVersion] = {}
     beacon: Beacon | None = None
+    count: Count = 0
+    released: Released | None = None
 
     def stored_bytes(self) -> int:
         """What the entries take of MAX_STORED_BYTES."""

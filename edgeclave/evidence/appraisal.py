@@ -27,6 +27,7 @@ POINTS = (
     "signature",
     "freshness",
     "claimed-debug",
+    "counter",
     "trusted-app",
     "security-version",
     "recipients",
@@ -183,6 +184,7 @@ class Appraisal:
         yield Check("signature", lambda: f"claims of instance {cose.thumbprint(claims.signing_key).hex()}")
         yield self._check_freshness(claims)
         yield self._check_claimed_debug(claims)
+        yield self._check_counter(claims)
         yield from self._check_trusted_app(claims)
         yield self._check_recipients(claims)
 
@@ -236,6 +238,17 @@ class Appraisal:
             )
             return Check("claimed-debug", found, error)
         return Check("claimed-debug", found)
+
+    def _check_counter(self, claims: Claims) -> Check:
+        source, platform_class = claims.epoch.source, self.platform.anchor.platform_class
+        if source != "emulated" or platform_class == "emulated":
+            return Check("counter", source)
+        error = _refused(
+            "emulated-counter",
+            f"a platform of class {platform_class} claims a counter that is only emulated",
+            "do not use it; the enclave was not started on the hardware it runs on",
+        )
+        return Check("counter", source, error)
 
     def _check_trusted_app(self, claims: Claims) -> Iterator[Check]:
         identity = claims.identity

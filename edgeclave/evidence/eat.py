@@ -37,13 +37,16 @@ CHANNEL_KEY, TRUSTED_APP, EPOCH, STORAGE_LEVEL, RECIPIENTS, HOST_TIME = range(-6
 DEBUG_ENABLED, DEBUG_DISABLED = 0, 1  # RFC 9711 section 4.2.9
 _COSE_KEY = 1  # the cnf member that holds a COSE_Key, RFC 8747 section 3.1
 
-EpochSource = Literal["none", "tpm-nv", "rpmb"]
+EpochSource = Literal["none", "emulated", "tpm-nv", "rpmb"]
 StorageLevel = Literal["consistent", "rollback-protected"]
 Recipients = Annotated[dict[Label, RecipientsVersion], Meta(max_length=MAX_OUTPUTS)]
 
 
 class Epoch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`number` comes from the counter that `source` names, or from sealed state; predecessor is an instance_id."""
+    """`number` counts the instances of a slot; `source` is the counter that keeps it from going back, if any.
+
+    `emulated` is a file that stands in for such a counter. predecessor is an instance_id.
+    """
 
     number: Count
     source: EpochSource

@@ -16,6 +16,7 @@ from edgeclave.enclave.messages import (
     IdentityView,
     ManifestView,
     RecipientsReply,
+    Released,
     SealedResult,
     Started,
     StartRequest,
@@ -30,14 +31,40 @@ __all__ = [
     "Ended",
     "Failure",
     "IdentityView",
+    "Keeper",
     "ManifestView",
+    "NothingKept",
     "Platform",
     "Probe",
     "RecipientsReply",
+    "Released",
     "SealedResult",
     "StartRequest",
     "Started",
 ]
+
+
+class Keeper(Protocol):
+    """Stores what a slot needs to go on where there is a counter; durably, before it returns, or raises EdgeclaveError.
+
+    `edgeclave.enclave.storage` says why.
+    """
+
+    def keep(self, state: bytes) -> None:
+        """This is the `pending` of the next start, until the state in force is replaced by what a request returns."""
+
+    def take_up(self, released: Released) -> None:
+        """The `pending` state of the start under way is in force, and this is what was not stored with it."""
+
+
+class NothingKept:
+    """For whoever never starts a slot again."""
+
+    def keep(self, state: bytes) -> None:
+        pass
+
+    def take_up(self, released: Released) -> None:
+        pass
 
 
 @dataclass(frozen=True)
@@ -97,8 +124,8 @@ class Platform(Protocol):
     def probe(self) -> Probe:
         """Looks without changing anything."""
 
-    async def start(self, package: Path, request: StartRequest) -> Enclave:
-        """Starts an enclave. When cancelled, nothing is left running.
+    async def start(self, package: Path, request: StartRequest, keeper: Keeper | None = None) -> Enclave:
+        """Starts an enclave. When cancelled, nothing is left running. `keeper` is asked only where there is a counter.
 
         Raises:
             EnclaveError, PackageError, ResultError: what the enclave refused, with its code.

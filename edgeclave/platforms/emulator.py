@@ -1,9 +1,10 @@
-"""The emulator: a TEE in software, on every machine.
+"""The emulator: a TEE in software, on every machine, with or without a counter.
 
 Its folder holds what a TEE has in silicon: `root.key` (all derived keys come from it), `attestation.key.pem` (signs
 quotes) and `attestation.pub.pem` (the anchor a reader pins). Both secrets are made on first use, readable by their
 owner only, and reach the enclave by an inherited memory file, never by argument, environment or pipe. Whoever can read
-the folder can imitate this device, which is what `emulated` in its evidence means.
+the folder can imitate this device, which is what `emulated` in its evidence means. `counters/` holds the counters,
+which stand in for hardware (`edgeclave.platforms.emulated_counters`).
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ from edgeclave.cose import generate_key, spki, thumbprint
 from edgeclave.enclave.emulated_hardware import ROOT_BYTES, EmulatorSecrets
 from edgeclave.enclave.messages import StartRequest
 from edgeclave.errors import EnclaveError, PackageError
-from edgeclave.platforms.base import Probe
+from edgeclave.platforms.base import Keeper, NothingKept, Probe
 from edgeclave.platforms.compiled_cache import CacheSlot, CompiledCodeCache
-from edgeclave.platforms.enclave_process import Descriptors, EnclaveProcess
+from edgeclave.platforms.debugger import Debugger
+from edgeclave.platforms.emulated_counters import EmulatedCounters
+from edgeclave.platforms.enclave_process import Counting, Descriptors, EnclaveProcess
 
 ROOT_KEY, ATTESTATION_KEY, ANCHOR = "root.key", "attestation.key.pem", "attestation.pub.pem"
+COUNTERS = "counters"
 
 
 class Emulator:
@@ -35,16 +39,24 @@ class Emulator:
     Args:
         directory: the emulator's folder; made on first use.
         cache: a folder for compiled code, which may be lost at any time.
+        debugger: runs the enclaves under it, open to it.
+        counter: imitate a TEE that has a counter, for rollback-protected storage. Most have none, hence the default.
     """
 
-    name = "emulator"
-
-    def __init__(self, directory: Path, cache: Path) -> None:
+    def __init__(
+        self, directory: Path, cache: Path, debugger: Debugger | None = None, *, counter: bool = False
+    ) -> None:
+        self.name = "emulator-with-counter" if counter else "emulator"
         self.directory = directory
+        self._debugger = debugger
         self._cache = CompiledCodeCache(cache)
+        self._counters = EmulatedCounters(directory / COUNTERS, self._root_key) if counter else None
 
     def probe(self) -> Probe:
-        return Probe(available=True, detail="software emulation: proves nothing against the owner of the device")
+        detail = "software emulation: proves nothing against the owner of the device"
+        if self._counters is not None:
+            detail += "; its counter is a file that stands in for hardware"
+        return Probe(available=True, detail=detail)
 
     @property
     def anchor_file(self) -> Path:
@@ -59,10 +71,10 @@ class Emulator:
         """What tells this emulator from others in evidence, 32 bytes."""
         return thumbprint(self._attestation_key().public_key())
 
-    async def start(self, package: Path, request: StartRequest) -> EnclaveProcess:
+    async def start(self, package: Path, request: StartRequest, keeper: Keeper | None = None) -> EnclaveProcess:
         slot = await asyncio.to_thread(self._open_cache, package)
         try:
-            enclave = await self._spawn(package, slot, request.slot)
+            enclave = await self._spawn(package, slot, request.slot, keeper or NothingKept())
             started = await enclave.start(request)
             if started.compiled:
                 slot.keep()
@@ -71,14 +83,14 @@ class Emulator:
             slot.discard()
         return enclave
 
-    async def _spawn(self, package: Path, slot: CacheSlot, name: str) -> EnclaveProcess:
+    async def _spawn(self, package: Path, slot: CacheSlot, name: str, keeper: Keeper) -> EnclaveProcess:
         opened: list[int] = []
         try:
             opened.append(os.open(package, os.O_RDONLY | os.O_CLOEXEC))
             opened.append(self._secrets())
-            spawning = asyncio.ensure_future(
-                EnclaveProcess.spawn(Descriptors(opened[0], opened[1], slot.cached, slot.fresh), name)
-            )
+            descriptors = Descriptors(opened[0], opened[1], slot.cached, slot.fresh)
+            counting = None if self._counters is None else Counting(keeper, self._counters.run)
+            spawning = asyncio.ensure_future(EnclaveProcess.spawn(descriptors, name, counting, self._debugger))
             try:
                 return await asyncio.shield(spawning)
             except asyncio.CancelledError:
@@ -101,11 +113,11 @@ class Emulator:
             ) from error
 
     def _secrets(self) -> int:
-        """A memory file with both secrets, at its start."""
+        """A memory file with what the enclave is told of its hardware, at its start."""
         key = self._attestation_key().private_bytes(
             serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        secrets = EmulatorSecrets(root=self._root_key(), attestation_key=key)
+        secrets = EmulatorSecrets(root=self._root_key(), attestation_key=key, counter=self._counters is not None)
         descriptor = os.memfd_create("hardware", os.MFD_CLOEXEC)
         os.write(descriptor, msgspec.msgpack.encode(secrets))
         return descriptor

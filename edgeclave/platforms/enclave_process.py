@@ -12,7 +12,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -21,10 +21,13 @@ from edgeclave.enclave.messages import (
     BeaconRequest,
     CallOutcome,
     CallRequest,
+    Count,
+    Counted,
     EvidenceReply,
     EvidenceRequest,
     RecipientsReply,
     RecipientsRequest,
+    Recovered,
     Refused,
     Reply,
     Request,
@@ -32,10 +35,12 @@ from edgeclave.enclave.messages import (
     StartRequest,
     Stopped,
     StopRequest,
+    TakenUp,
 )
 from edgeclave.enclave.pipe import LENGTH_BYTES, decode_reply, encode_frame, frame_length
 from edgeclave.errors import EdgeclaveError, EnclaveError
-from edgeclave.platforms.base import Ended
+from edgeclave.platforms.base import Ended, Keeper
+from edgeclave.platforms.debugger import Debugger
 from edgeclave.platforms.enclave_log import relay_log
 
 START_SECONDS = 420.0
@@ -47,6 +52,10 @@ GRACE_SECONDS = 2.0
 EXIT_SECONDS = 5.0
 
 _Expected = TypeVar("_Expected")
+
+
+class _BrokenError(Exception):
+    """The enclave does not keep to the protocol; the message says how."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +80,42 @@ class Descriptors:
         return tuple(n for n in (self.package, self.hardware, self.cached, self.fresh) if n is not None)
 
 
+@dataclass(frozen=True)
+class Counting:
+    """The host's part where there is a counter: `run` gives the counter a command and returns its answer."""
+
+    keeper: Keeper
+    run: Callable[[bytes], bytes]
+
+    def answer(self, question: Count | Recovered) -> Counted | TakenUp:
+        """Raises EdgeclaveError when something cannot be stored or the counter cannot be used."""
+        if isinstance(question, Recovered):
+            self.keeper.take_up(question.released)
+            return TakenUp()
+        if question.keep is not None:
+            self.keeper.keep(question.keep)
+        return Counted(answer=self.run(question.command))
+
+
 class EnclaveProcess:
     """Implements `Enclave` over a pipe. Made by `spawn` and then `start`."""
 
     started: Started
 
-    def __init__(self, process: asyncio.subprocess.Process, slot: str) -> None:
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        slot: str,
+        counting: Counting | None = None,
+        *,
+        patient: bool = False,
+    ) -> None:
+        """`patient`: nothing it is asked has a deadline here."""
         self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._process = process
         self._slot = slot
+        self._counting = counting
+        self._patient = patient
         self._turn = asyncio.Lock()
         self._end_reason: str | None = None
         self._end_expected = False
@@ -88,19 +124,27 @@ class EnclaveProcess:
         self._watcher = asyncio.create_task(self._watch(), name=f"enclave-{slot}")
 
     @classmethod
-    async def spawn(cls, descriptors: Descriptors, slot: str) -> EnclaveProcess:
+    async def spawn(
+        cls,
+        descriptors: Descriptors,
+        slot: str,
+        counting: Counting | None = None,
+        debugger: Debugger | None = None,
+    ) -> EnclaveProcess:
         """Starts the process, with nothing of the host's environment and no descriptors but the named ones.
+
+        `counting` is how it reaches its counter, None where there is none. With a debugger the process is the
+        debugger, which starts the enclave when its user tells it to.
 
         Raises:
             EnclaveError: `enclave-not-started`.
         """
+        command = [sys.executable, "-I", "-m", "edgeclave.enclave", *descriptors.arguments()]
+        if debugger is not None:
+            return cls(await debugger.start([*command, "--debug"], descriptors.numbers()), slot, patient=True)
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-I",
-                "-m",
-                "edgeclave.enclave",
-                *descriptors.arguments(),
+                *command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -116,7 +160,7 @@ class EnclaveProcess:
                 where=slot,
                 advice="check the memory and the number of processes this user may have",
             ) from error
-        return cls(process, slot)
+        return cls(process, slot, counting)
 
     @property
     def process_id(self) -> int:
@@ -156,7 +200,7 @@ class EnclaveProcess:
         except EdgeclaveError:
             record = None
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self.ended), EXIT_SECONDS)
+            await asyncio.wait_for(asyncio.shield(self.ended), None if self._patient else EXIT_SECONDS)
         await self.kill()
         return record
 
@@ -171,7 +215,7 @@ class EnclaveProcess:
             if self.ended.done():
                 raise self._gone()
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(None if self._patient else seconds):
                     reply = await self._exchange(frame)
             except TimeoutError:
                 raise await self._failed(f"it did not answer `{type(request).__name__}` in {seconds:g} s") from None
@@ -181,8 +225,12 @@ class EnclaveProcess:
                 raise
             except (asyncio.IncompleteReadError, OSError):
                 raise await self._failed("it closed the pipe") from None
-            except EnclaveError as error:
-                raise await self._failed(error.what) from None
+            except _BrokenError as error:
+                raise await self._failed(str(error)) from None
+            except EdgeclaveError as error:
+                # The state could not be kept or the counter not moved: the enclave waits, and nothing has left it.
+                await self._failed(error.what)
+                raise
             if isinstance(reply, expected):
                 return reply
             if isinstance(reply, Refused):
@@ -190,12 +238,23 @@ class EnclaveProcess:
             raise await self._failed(f"it answered with `{type(reply).__name__}`")
 
     async def _exchange(self, frame: bytes) -> Reply:
+        """Sends a request and returns the reply; in between the enclave may ask for its counter."""
+        while isinstance(reply := await self._send(frame), Count | Recovered):
+            if self._counting is None:
+                raise _BrokenError("it asked for a counter that it was not offered")
+            frame = encode_frame(self._counting.answer(reply))
+        return reply
+
+    async def _send(self, frame: bytes) -> Reply:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(frame)
         await self._process.stdin.drain()
-        length = frame_length(await self._process.stdout.readexactly(LENGTH_BYTES))
-        return decode_reply(await self._process.stdout.readexactly(length))
+        try:
+            length = frame_length(await self._process.stdout.readexactly(LENGTH_BYTES))
+            return decode_reply(await self._process.stdout.readexactly(length))
+        except EnclaveError as error:
+            raise _BrokenError(error.what) from None
 
     async def _failed(self, reason: str) -> EnclaveError:
         """Ends the process because of what it did; returns the error to raise."""

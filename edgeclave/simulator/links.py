@@ -65,6 +65,7 @@ class Links:
             if left <= 0:
                 return None
             try:
-                await asyncio.wait_for(self._changed.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._changed.wait()
             except TimeoutError:
                 return None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from edgeclave.simulator.store import Store
 from edgeclave.simulator.twins import Twins
 from edgeclave.simulator.workload.sockets import socket_path
 
+LOCK_SECONDS = 2.0  # longer than `sim env` and `sim connection-string` need the state of a simulator that is not up
 WORKLOAD_API_VERSION = "2020-07-07"
 _FIRST_ROUTES = {"schemaVersion": "1.2", "routes": {"everything": "FROM /messages/* INTO $upstream"}}
 
@@ -49,16 +51,14 @@ class SimulatorState:
                 where=str(directory),
                 advice="name another one with --state",
             ) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not _locked(self._lock):
             os.close(self._lock)
             raise ConfigurationError(
                 "simulator-running",
                 "a simulator is already running on this state directory",
                 where=str(directory),
                 advice="stop it, or name another directory with --state",
-            ) from error
+            )
         try:
             self.store = Store(self.directory / "state.sqlite")
             self.settings: Settings = load_settings(self.store)
@@ -97,6 +97,20 @@ class SimulatorState:
                 self.identities.create(IdentityName(device.device_id, module_id), managed_by="IotEdge")
             self.twins.update(IdentityName(device.device_id, EDGE_HUB), desired=_FIRST_ROUTES)
         self.store.commit()
+
+
+def _locked(descriptor: int) -> bool:
+    """Whether the lock was had. Commands that look at the state hold it for a moment: they are waited for."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
 
 
 def is_running(directory: Path) -> bool:

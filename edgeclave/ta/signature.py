@@ -71,13 +71,22 @@ def sign_package(
         PackageError: `bad-manifest`, `bad-signing-chain`.
     """
     manifest.check()
-    leaf, _ = _check_chain(chain)
-    if spki(leaf) != spki(key.public_key()):
+    header = signature_header(chain)
+    if spki(chain[0].public_key()) != spki(key.public_key()):  # type: ignore[arg-type]  # the chain was checked
         raise _bad_chain("the first certificate is of another key than the one that signs")
+    return sign(PACKAGE_SIGNATURE, identity_cbor(manifest, wasm), key, protected=header)
+
+
+def signature_header(chain: Sequence[x509.Certificate]) -> dict[int, Any]:
+    """The protected header parameters besides `alg` and `typ`, for a chain that was checked.
+
+    Raises:
+        PackageError: `bad-signing-chain`.
+    """
+    _check_chain(chain)
     encoded = [certificate.public_bytes(Encoding.DER) for certificate in chain]
     # RFC 9360: one certificate is a byte string, several are an array.
-    x5chain = encoded[0] if len(encoded) == 1 else encoded
-    return sign(PACKAGE_SIGNATURE, identity_cbor(manifest, wasm), key, protected={X5CHAIN: x5chain})
+    return {X5CHAIN: encoded[0] if len(encoded) == 1 else encoded}
 
 
 def verify_package(package: Package) -> VerifiedPackage:

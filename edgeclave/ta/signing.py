@@ -19,6 +19,7 @@ from edgeclave.cose import spki
 from edgeclave.errors import ConfigurationError
 from edgeclave.keys import create_key, load_private_key, private_key_path
 
+MAX_CHAIN_FILE_BYTES = 64 << 10  # four certificates of at most 8 KiB, as text
 _NOT_BEFORE = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)  # a device without a clock need not doubt it
 _NOT_AFTER = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)  # RFC 5280 4.1.2.5: no expiry date
 
@@ -38,14 +39,20 @@ def signing_key(folder: Path, name: str) -> tuple[ec.EllipticCurvePrivateKey, li
     key = load_private_key(key_file)
     if not certificate_file.exists():
         certificate_file.write_bytes(self_signed(key, name).public_bytes(Encoding.PEM))
-    try:
-        chain = x509.load_pem_x509_certificates(certificate_file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise _bad_certificate(certificate_file, "it is not a PEM file of certificates") from error
+    chain = load_chain(certificate_file)
     leaf = chain[0].public_key()
     if not isinstance(leaf, ec.EllipticCurvePublicKey) or spki(leaf) != spki(key.public_key()):
         raise _bad_certificate(certificate_file, f"its first certificate is of another key than {key_file.name}")
     return key, chain
+
+
+def load_chain(path: Path) -> list[x509.Certificate]:
+    """A PEM file of certificates, leaf first. Raises ConfigurationError `bad-signing-certificate`."""
+    try:
+        with path.open("rb") as file:
+            return x509.load_pem_x509_certificates(file.read(MAX_CHAIN_FILE_BYTES))
+    except (OSError, ValueError) as error:
+        raise _bad_certificate(path, "it is not a PEM file of certificates") from error
 
 
 def self_signed(key: ec.EllipticCurvePrivateKey, name: str) -> x509.Certificate:

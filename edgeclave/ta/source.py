@@ -73,12 +73,12 @@ class _Source(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     version: Version
     product_id: Unsigned16
     security_version: Unsigned16
-    methods: dict[Label, dict[str, Any]]
+    methods: dict[Label, Any]
     accept_state_from_svn: Unsigned16 | None = None
     debug: bool = False
     services: list[Service] = []
     limits: dict[str, Any] = {}
-    outputs: dict[Label, dict[str, Any]] = {}
+    outputs: dict[Label, Any] = {}
     beacon_authority: str | None = None
     storage_protection: StorageProtection = "consistent"
 
@@ -174,7 +174,9 @@ def _manifest(value: dict[str, Any], folder: Path, keys: Path) -> Manifest:
     return manifest
 
 
-def _convert(value: dict[str, Any], kind: type[_Struct], path: str) -> _Struct:
+def _convert(value: Any, kind: type[_Struct], path: str) -> _Struct:
+    if not isinstance(value, dict):
+        raise field_error(path, "this is not a table", f"write it as [{path}]")
     known = list(get_type_hints(kind))
     for field in value:
         if field not in known:

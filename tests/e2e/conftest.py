@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.suite import ROOT
+from tests.fixtures import needs
 
 
 @pytest.fixture(scope="session")
@@ -18,13 +18,7 @@ def cache() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real inputs that are not part of the product; in CI they must be there."""
-    folder = ROOT.parent / "shared" / "data"
-    if not folder.is_dir():
-        if os.environ.get("CI"):
-            pytest.fail(f"{folder} is missing: the test series lies next to the checkout")
-        pytest.skip(f"{folder} is missing: put the test series there to run this test")
-    return folder
+    return needs.shared("data")
 
 
 @pytest.fixture(scope="session")

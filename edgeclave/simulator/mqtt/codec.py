@@ -106,6 +106,8 @@ class PacketReader:
 
     def _header(self, position: int) -> tuple[int, int] | None:
         """(start of the body, its end), or None while the fixed header is incomplete."""
+        if position < len(self._buffer):
+            _check_first_byte(self._buffer[position])
         length = 0
         for index in range(4):
             at = position + 1 + index
@@ -173,12 +175,17 @@ class _Body:
         return taken
 
 
+def _check_first_byte(byte: int) -> None:
+    """Before the rest has come: who speaks another protocol is told at once."""
+    kind, flags = byte >> 4, byte & 0x0F
+    if kind != PUBLISH and flags != _REQUIRED_FLAGS.get(kind, 0):
+        raise MalformedPacketError(f"reserved flags of packet type {kind}")
+
+
 def _parse(kind: int, flags: int, data: bytes) -> Packet:
     body = _Body(data)
     if kind == PUBLISH:
         return _publish(flags, body)
-    if flags != _REQUIRED_FLAGS.get(kind, 0):
-        raise MalformedPacketError(f"reserved flags of packet type {kind}")
     packet: Packet
     if kind == PUBACK:
         packet = PublishAcknowledged(body.packet_id())

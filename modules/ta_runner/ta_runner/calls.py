@@ -7,6 +7,8 @@ Rules:
    caller hears `not-stored` and the enclave, which has gone ahead of the store, must be ended.
 3. An answer without effects is remembered in memory only, as far as it goes: running the call again changes nothing.
 4. A caller that does not acknowledge its results gets no new calls at a limit; nothing it has not stored is dropped.
+5. Where the platform has a counter, a call may be committed and its answer lost. It is found again by
+   `ta_runner.commits` before the next call runs.
 """
 
 from __future__ import annotations
@@ -20,12 +22,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from edgeclave.edge.link import Call, CallReply, SealedResult
-from edgeclave.edge.link.messages import MAX_MESSAGE_BYTES, decode_reply, encode
+from edgeclave.edge.link import Call, CallReply
+from edgeclave.edge.link.messages import decode_reply
 from edgeclave.edge.store import StoreError
 from edgeclave.enclave.messages import Caller, CallOutcome, CallRequest
 from edgeclave.errors import EdgeclaveError
 from edgeclave.platforms.base import Enclave
+from ta_runner.commits import AnswerTooLargeError, Commits, call_reply
 from ta_runner.delivery import Delivery
 from ta_runner.metrics import RunnerMetrics
 from ta_runner.store import CallKey, RunnerStore
@@ -37,7 +40,6 @@ MAX_UNACKNOWLEDGED_BYTES = 128 << 20
 """Per trusted application and caller: answers with their results."""
 MAX_REMEMBERED_ANSWERS = 1024
 MAX_REMEMBERED_BYTES = 4 << 20
-MAX_ANSWER_BYTES = MAX_MESSAGE_BYTES - 4096  # the link adds the request's id
 RETRY_SECONDS = 1.0
 UNACKNOWLEDGED_RETRY_SECONDS = 10.0
 
@@ -70,9 +72,9 @@ class CallQueue:
     """The calls of one slot, across restarts of its enclave."""
 
     def __init__(self, slot: str, store: RunnerStore, delivery: Delivery, metrics: RunnerMetrics) -> None:
+        self.commits = Commits(slot, store, delivery)
         self._slot = slot
         self._store = store
-        self._delivery = delivery
         self._metrics = metrics
         self._waiting: deque[_Pending | _Work] = deque()
         self._running: dict[CallKey, _Pending] = {}
@@ -180,6 +182,7 @@ class CallQueue:
             return
         began = time.monotonic()
         try:
+            self.commits.under_way = (pending.key, pending.call.deliver == "upstream")
             outcome = await enclave.call(_request(pending.call, remaining_ms))
             reply = self._commit(pending, outcome)
         except StoreError as error:
@@ -190,37 +193,33 @@ class CallQueue:
             raise
         except EdgeclaveError as error:
             what = f"the enclave ended during the call: {error.what}"
-            advice = "nothing of the call was committed; repeat it with the same call id"
+            advice = "repeat it with the same call id: it is carried out once"
             self._settle(pending, CallRefused("enclave-ended", what, advice=advice, retry_after=RETRY_SECONDS))
             raise
         except BaseException:
             what = "the enclave was stopped during the call"
-            advice = "nothing of the call was committed; repeat it with the same call id"
+            advice = "repeat it with the same call id: it is carried out once"
             self._settle(pending, CallRefused("enclave-ended", what, advice=advice, retry_after=RETRY_SECONDS))
             raise
+        finally:
+            self.commits.under_way = None
         self._metrics.answered(self._slot, reply.status, time.monotonic() - began)
         self._settle(pending, reply)
 
     def _commit(self, pending: _Pending, outcome: CallOutcome) -> CallReply:
-        call, key = pending.call, pending.key
-        reply = _reply(outcome, with_results=call.deliver == "caller")
+        upstream = pending.call.deliver == "upstream"
         if outcome.state is None and not outcome.results:
-            self._remembered.put(key, reply)
+            reply = call_reply(outcome, with_results=not upstream)
+            self._remembered.put(pending.key, reply)
             return reply
-        size = _encoded_bytes(reply)
-        if size > MAX_ANSWER_BYTES:
+        try:
+            return self.commits.answer(pending.key, outcome, upstream=upstream)
+        except AnswerTooLargeError as error:
             raise CallRefused(
                 "message-too-large",
-                f"the answer with its sealed results has {size} bytes, the limit is {MAX_ANSWER_BYTES}",
+                f"the answer with its sealed results has {error}",
                 advice="send fewer readings in one call; nothing of this call was committed",
-            )
-        answer = encode(reply)
-        with self._store.transaction():
-            self._store.advance(self._slot, outcome.state, outcome.results)
-            self._store.put_answer(key, answer, awaits_acknowledgement=bool(reply.results))
-            if call.deliver == "upstream":
-                self._delivery.put_results(self._slot, outcome.results)
-        return reply
+            ) from None
 
     def _known_answer(self, key: CallKey) -> CallReply | None:
         remembered = self._remembered.get(key)
@@ -286,11 +285,6 @@ class _RecentAnswers:
             self._bytes -= _size(oldest)
 
 
-def _encoded_bytes(reply: CallReply) -> int:
-    """At most; names, numbers and lengths of one result take less than 256 bytes."""
-    return len((reply.payload or "").encode()) + sum(len(result.sealed) + 256 for result in reply.results)
-
-
 def _size(reply: CallReply) -> int:
     return len(reply.payload or "") + len(reply.message or "")
 
@@ -305,13 +299,6 @@ def _request(call: Call, deadline_ms: int) -> CallRequest:
         deadline_ms=deadline_ms,
         host_time=time.time_ns() // 1_000_000,
     )
-
-
-def _reply(outcome: CallOutcome, *, with_results: bool) -> CallReply:
-    if outcome.failure is not None:
-        return CallReply(status=outcome.failure.status, message=outcome.failure.message)
-    results = tuple(SealedResult(output=r.output, sequence=r.sequence, sealed=r.sealed) for r in outcome.results)
-    return CallReply(status=200, payload=outcome.reply, results=results if with_results else ())
 
 
 def _not_stored(error: StoreError) -> CallRefused:

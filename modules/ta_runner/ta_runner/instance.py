@@ -14,6 +14,7 @@ from edgeclave.enclave.messages import StartRequest
 from edgeclave.errors import ConfigurationError, EdgeclaveError
 from edgeclave.platforms.base import Enclave, Platform
 from ta_runner.calls import CallQueue
+from ta_runner.commits import Commits
 from ta_runner.delivery import Delivery
 from ta_runner.desired import TrustedAppSettings
 from ta_runner.metrics import RunnerMetrics
@@ -74,7 +75,9 @@ class Instance:
         self._beacon = beacon
 
     @classmethod
-    async def start(cls, slot: str, host: Host, settings: TrustedAppSettings, beacon: bytes | None) -> Instance:
+    async def start(
+        cls, slot: str, host: Host, settings: TrustedAppSettings, beacon: bytes | None, commits: Commits
+    ) -> Instance:
         """Starts an enclave from the slot's stored state; its state, evidence and open record are then stored.
 
         Raises:
@@ -82,18 +85,20 @@ class Instance:
         """
         platform = host.platform(settings)
         package = await host.packages.get(settings)
-        last = host.store.slot(slot)
+        last, pending = host.store.slot(slot), host.store.pending(slot)
         answers_beacons = package.manifest.beacon_authority is not None
         request = StartRequest(
             slot=slot,
             state=last.state if last is not None else None,
+            pending=pending.state if pending is not None else None,
             shown=host.store.last_results(slot),
             shown_open=last.open_record if last is not None else None,
             recipients=settings.recipient_sets(),
             beacon=beacon if answers_beacons else None,
             host_time=time.time_ns() // 1_000_000,
         )
-        enclave = await platform.start(package.path, request)
+        commits.settings = settings
+        enclave = await platform.start(package.path, request, commits)
         try:
             with host.store.transaction():
                 message = host.delivery.put_opening(slot, enclave.started.evidence, enclave.started.open_record)

@@ -55,11 +55,14 @@ class Runner:
         self._metrics = RunnerMetrics(service.registry)
         self._hub = HubConnection()
         self._reporter = Reporter(self._describe, self._hub.report)
-        self._emulator = Emulator(service.state / "emulator", service.state / "compiled")
-        self._platform = _describe_platform(self._emulator)
+        folders = service.state / "emulator", service.state / "compiled"
+        self._platforms = {
+            platform.name: platform for platform in (Emulator(*folders), Emulator(*folders, counter=True))
+        }
+        self._descriptions = {name: _describe_platform(platform) for name, platform in self._platforms.items()}
         self._reconciler = Reconciler(
             Host(
-                platforms={"emulator": self._emulator},
+                platforms=self._platforms,
                 packages=PackageCache(service.state / "packages"),
                 store=self._store,
                 delivery=self._delivery,
@@ -146,7 +149,7 @@ class Runner:
         statuses = self._reconciler.statuses()
         return {
             "trustedApps": {name: status.reported() for name, status in sorted(statuses.items())},
-            "platforms": {"emulator": self._platform},
+            "platforms": self._descriptions,
             "reason": reported_reason(self._reconciler.problem),
         }
 

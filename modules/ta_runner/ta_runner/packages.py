@@ -11,6 +11,7 @@ import os
 import shutil
 import ssl
 import urllib.parse
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ class PackageCache:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._verified: dict[str, CachedPackage] = {}
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for leftover in directory.glob("*.part"):
             leftover.unlink(missing_ok=True)
@@ -66,6 +68,19 @@ class PackageCache:
             PackageError: `wrong-digest`, `wrong-signer`, `insecure-package-url`, `bad-package-reference`, or what
                 reading and verifying the package raises.
         """
+        async with self._turns[settings.digest]:  # two applications may ask for the same package
+            package = await self._cached_or_fetched(settings)
+        signer = package.identity.signer_id.hex()
+        if signer != settings.signer:
+            raise PackageError(
+                "wrong-signer",
+                f"the package is signed by {signer}, the twin asks for {settings.signer}",
+                where=settings.package,
+                advice="deploy the package of the expected signer, or correct `signer` if the change is intended",
+            )
+        return package
+
+    async def _cached_or_fetched(self, settings: TrustedAppSettings) -> CachedPackage:
         path = self._path(settings.digest)
         package = self._verified.get(settings.digest) if path.is_file() else None
         if package is None and path.is_file():
@@ -76,14 +91,6 @@ class PackageCache:
         if package is None:
             package = await self._fetch(settings, path)
         self._verified[settings.digest] = package
-        signer = package.identity.signer_id.hex()
-        if signer != settings.signer:
-            raise PackageError(
-                "wrong-signer",
-                f"the package is signed by {signer}, the twin asks for {settings.signer}",
-                where=settings.package,
-                advice="deploy the package of the expected signer, or correct `signer` if the change is intended",
-            )
         return package
 
     def keep_only(self, digests: Iterable[str]) -> None:

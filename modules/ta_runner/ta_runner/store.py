@@ -7,6 +7,8 @@ Rules:
 3. A call's results are kept until the same caller acknowledges them. What was acknowledged leaves its id behind for a
    while, so that a late repetition is told so and not run again.
 4. The last result per output of the current instance outlives its acknowledgement: the next enclave is shown it.
+5. Where the platform has a counter, a slot may have a pending state beside its own, and the call that makes it. Which
+   of the two is in force the next enclave knows. Whatever stores the outcome of a request removes it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -69,7 +72,16 @@ CREATE TRIGGER call_acknowledged AFTER UPDATE ON calls WHEN NEW.settled AND NOT 
     WHERE slot = OLD.slot AND caller = OLD.caller;
 END;
 """
-_MIGRATIONS = (_SCHEMA + OUTBOX_SCHEMA,)
+_PENDING_SCHEMA = """
+CREATE TABLE pending (
+    slot TEXT PRIMARY KEY,
+    state BLOB NOT NULL,
+    caller TEXT,
+    call_id TEXT,
+    upstream INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+_MIGRATIONS = (_SCHEMA + OUTBOX_SCHEMA, _PENDING_SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,23 @@ class Slot:
     open_record: bytes
     evidence: bytes
     evidence_message: int
+
+
+@dataclass(frozen=True)
+class PendingState:
+    """A state that may be in force, and the call it is of, if of one; `upstream`: nobody else delivers its results."""
+
+    state: bytes
+    call: CallKey | None
+    upstream: bool
+
+
+class Opening(NamedTuple):
+    """What is stored of an instance when it begins."""
+
+    state: bytes
+    open_record: bytes
+    evidence: bytes
 
 
 class RunnerStore:
@@ -134,7 +163,9 @@ class RunnerStore:
             row["evidence_message"],
         )
 
-    def begin_instance(self, name: str, settings: TrustedAppSettings, started: Started, evidence_message: int) -> None:
+    def begin_instance(
+        self, name: str, settings: TrustedAppSettings, opening: Started | Opening, evidence_message: int
+    ) -> None:
         """A new instance runs: its state is now the slot's, and it has no results yet.
 
         `evidence_message` is the id of its evidence in the outbox.
@@ -145,13 +176,14 @@ class RunnerStore:
             (
                 name,
                 msgspec.json.encode(settings),
-                started.state,
-                started.open_record,
-                started.evidence,
+                opening.state,
+                opening.open_record,
+                opening.evidence,
                 evidence_message,
             ),
         )
         self.connection.execute("DELETE FROM last_results WHERE slot = ?", (name,))
+        self._settle(name)
 
     def set_settings(self, name: str, settings: TrustedAppSettings | None) -> None:
         """The instance goes on under changed settings, or the slot was removed from the twin (None)."""
@@ -166,10 +198,27 @@ class RunnerStore:
         """The instance's state after something it did, and what it sealed."""
         if state is not None:
             self.connection.execute("UPDATE slots SET state = ? WHERE slot = ?", (state, name))
+            self._settle(name)
         self.connection.executemany(
             "INSERT OR REPLACE INTO last_results (slot, output, sealed) VALUES (?, ?, ?)",
             [(name, result.output, result.sealed) for result in results],
         )
+
+    def put_pending(self, name: str, pending: PendingState) -> None:
+        """The state that is in force once the slot's counter has moved."""
+        key = pending.call
+        self.connection.execute(
+            "INSERT OR REPLACE INTO pending (slot, state, caller, call_id, upstream) VALUES (?, ?, ?, ?, ?)",
+            (name, pending.state, key and key.caller, key and key.call_id, pending.upstream),
+        )
+
+    def pending(self, name: str) -> PendingState | None:
+        """The slot's pending state, None when the outcome of every request was stored."""
+        row = self.connection.execute("SELECT * FROM pending WHERE slot = ?", (name,)).fetchone()
+        if row is None:
+            return None
+        call = None if row["call_id"] is None else CallKey(name, row["caller"], row["call_id"])
+        return PendingState(row["state"], call, bool(row["upstream"]))
 
     def last_results(self, name: str) -> dict[str, bytes]:
         """Per output, the last result of the current instance."""
@@ -212,6 +261,9 @@ class RunnerStore:
             "SELECT calls, bytes FROM unacknowledged WHERE slot = ? AND caller = ?", (slot, caller)
         ).fetchone()
         return (0, 0) if row is None else (row["calls"], row["bytes"])
+
+    def _settle(self, name: str) -> None:
+        self.connection.execute("DELETE FROM pending WHERE slot = ?", (name,))
 
     def _prune(self, slot: str, settled: int) -> None:
         self._settled_since_pruning += settled

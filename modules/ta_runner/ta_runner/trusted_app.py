@@ -37,7 +37,7 @@ HEALTHY_SECONDS = 300
 """After this long without an end the back-off begins anew."""
 STOP_SECONDS = 2.5
 """The whole module has five seconds."""
-_PASSING = {"enclave-ended", "internal-error"}
+_PASSING = {"enclave-ended", "internal-error", "counter-unavailable"}
 """Why an enclave may not run now and yet the next time; any other code is a refusal, which stays."""
 
 _log = structlog.get_logger(__name__)
@@ -164,7 +164,7 @@ class TrustedApp:
         return await self._start(former)
 
     async def _start(self, settings: TrustedAppSettings) -> Instance:
-        return await Instance.start(self.name, self._host, settings, self._beacon)
+        return await Instance.start(self.name, self._host, settings, self._beacon, self._calls.commits)
 
     async def _watch(self, instance: Instance) -> EdgeclaveError | None:
         """Lets it take calls; returns when it has ended: None if asked to, else why."""

@@ -116,8 +116,8 @@ async def test_concurrent_sends_leave_in_order(tmp_path: Path, become: Enter) ->
 async def test_inputs_arrive_in_order_on_the_modules_loop(tmp_path: Path, become: Enter) -> None:
     async with Simulator.running(tmp_path / "sim") as simulator:
         route = 'FROM /messages/modules/sensor/outputs/o INTO BrokeredEndpoint("/modules/workload/inputs/i")'
-        await patch_desired(simulator, "$edgeHub", {"routes": {"loop": route}})
         become(simulator, "workload")
+        await patch_desired(simulator, "$edgeHub", {"routes": {"loop": route}})
         hub, got = HubConnection(), []
 
         async def take(message: InputMessage) -> None:

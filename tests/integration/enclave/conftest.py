@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from edgeclave import keys
-from edgeclave.platforms.base import CallOutcome, CallRequest, StartRequest
+from edgeclave.platforms.base import CallOutcome, CallRequest, Released, StartRequest
 from edgeclave.platforms.emulator import Emulator
 from edgeclave.platforms.enclave_process import EnclaveProcess
 from edgeclave.results.recipients import sign_recipient_set
-from tests.fixtures.builds import BuiltPackage, probe_package
+from tests.fixtures.builds import TRUSTED_APPS, BuiltPackage, build_package
 from tests.fixtures.wat.packages import HandmadePackage, minimal_package
 
 
@@ -27,10 +27,12 @@ def now() -> int:
 
 @dataclass
 class Slot:
-    """What a runner keeps of one slot; `record` does what it does with each outcome."""
+    """What a runner keeps of one slot; `record` does what it does with each outcome. Implements `Keeper`."""
 
     name: str = "slot"
     state: bytes | None = None
+    pending: bytes | None = None
+    recovered: list[Released] = field(default_factory=list)
     shown: dict[str, bytes] = field(default_factory=dict)
     shown_open: bytes | None = None
 
@@ -39,17 +41,28 @@ class Slot:
             slot=self.name,
             host_time=now(),
             state=self.state,
+            pending=self.pending,
             shown=self.shown,
             shown_open=self.shown_open,
             recipients={} if recipients is None else {"out": recipients},
         )
 
+    def keep(self, state: bytes) -> None:
+        self.pending = state
+
+    def take_up(self, released: Released) -> None:
+        self.recovered.append(released)
+        self.state, self.pending = self.pending, None
+        self.shown_open = released.open_record or self.shown_open
+        self.shown |= {result.output: result.sealed for result in released.results}
+
     def started(self, enclave: EnclaveProcess) -> None:
-        self.state = enclave.started.state
+        self.state, self.pending = enclave.started.state, None
         self.shown_open = enclave.started.open_record
 
     def record(self, outcome: CallOutcome) -> None:
-        self.state = outcome.state or self.state
+        if outcome.state is not None:
+            self.state, self.pending = outcome.state, None
         self.shown |= {result.output: result.sealed for result in outcome.results}
 
 
@@ -73,10 +86,10 @@ def minimal(tmp_path: Path) -> HandmadePackage:
     return minimal_package(tmp_path / "package")
 
 
-@pytest.fixture(scope="session")
-def probe(tmp_path_factory: pytest.TempPathFactory) -> BuiltPackage:
-    """The Python probe application; built once for all."""
-    return probe_package(tmp_path_factory.mktemp("probe"))
+@pytest.fixture(scope="session", params=["probe", "probe_c"], ids=["python", "c"])
+def probe(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> BuiltPackage:
+    """The probe application in each language; built once for all."""
+    return build_package(TRUSTED_APPS / request.param, tmp_path_factory.mktemp("probe"))
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +126,7 @@ async def start(emulator: Emulator) -> AsyncIterator[Start]:
         package: HandmadePackage, slot: Slot | None = None, on: Emulator | None = None
     ) -> EnclaveProcess:
         slot = slot or Slot()
-        enclave = await (on or emulator).start(package.path, slot.request(package.recipients))
+        enclave = await (on or emulator).start(package.path, slot.request(package.recipients), slot)
         slot.started(enclave)
         running.append(enclave)
         return enclave

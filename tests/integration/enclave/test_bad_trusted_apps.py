@@ -1,12 +1,17 @@
-"""What a trusted application can do wrong, and what becomes of it: one status each, and the next call works."""
+"""What a trusted application can do wrong, and what becomes of it: one status each, and the next call works.
+
+The same tests run on the probe in Python and in C.
+"""
 
 from __future__ import annotations
 
 import pytest
 
+from edgeclave.evidence.collection import decode_collection
+from edgeclave.evidence.eat import read_eat
 from edgeclave.platforms.enclave_process import EnclaveProcess
 
-from .conftest import call, reply, status
+from .conftest import call, now, reply, status
 
 pytestmark = pytest.mark.slow
 
@@ -15,9 +20,16 @@ pytestmark = pytest.mark.slow
     ("method", "payload", "code", "says", "poisoned"),
     [
         pytest.param("fail", {"status": 418, "message": "teapot"}, 418, "teapot", False, id="its own failure"),
-        pytest.param("crash", "x", 500, "KeyError", False, id="an exception"),
+        pytest.param("crash", "x", 500, {"python": "KeyError", "c": "sealed data"}, False, id="an unhandled error"),
         pytest.param("trap", None, 500, "unreachable", True, id="a trap"),
-        pytest.param("overflow", None, 500, "stack exhausted", True, id="endless recursion"),
+        pytest.param(
+            "overflow",
+            None,
+            500,
+            {"python": "stack exhausted", "c": "out of bounds memory access"},
+            True,
+            id="endless recursion",
+        ),
         pytest.param("loop", None, 504, "longer than 2000 ms", True, id="an endless loop"),
         pytest.param("not_json", None, 502, "not JSON", False, id="a reply that is not JSON"),
         pytest.param("big", None, 502, "10000002 bytes", False, id="a reply of 10 MB"),
@@ -27,12 +39,13 @@ pytestmark = pytest.mark.slow
     ],
 )
 async def test_one_status_and_the_next_call_works(
-    probed: EnclaveProcess, method: str, payload: object, code: int, says: str, poisoned: bool
+    probed: EnclaveProcess, method: str, payload: object, code: int, says: str | dict[str, str], poisoned: bool
 ) -> None:
     outcome = await call(probed, method, payload)
     assert status(outcome) == code
     assert outcome.failure is not None
-    assert says in outcome.failure.message
+    language = "c" if probed.started.manifest.name == "probe-c" else "python"
+    assert (says if isinstance(says, str) else says[language]) in outcome.failure.message
     assert (outcome.poisoned, outcome.results, outcome.state) == (poisoned, (), None)
     assert reply(await call(probed, "echo", {"still": "here"})) == {"still": "here"}
 
@@ -83,8 +96,24 @@ async def test_services_answer(probed: EnclaveProcess) -> None:
     opened = reply(await call(probed, "unseal", {"sealed": sealed, "context": "c"}))
     assert opened["plaintext"] == "s"
     assert opened["sealed_by"]["unique_id"] == probed.started.identity.unique_id.hex()
-    assert "sealed-data-damaged" in reply(await call(probed, "unseal", {"sealed": sealed, "context": "d"}))["error"]
+    elsewhere = reply(await call(probed, "unseal", {"sealed": sealed, "context": "d"}))
+    assert "sealed-for-another-context" in elsewhere["error"]
     assert len(bytes.fromhex(reply(await call(probed, "random", {"count": 16}))["hex"])) == 16
+    nonce = bytes(range(8))
+    evidence = bytes.fromhex(reply(await call(probed, "evidence", {"nonce": nonce.hex()}))["evidence"])
+    assert read_eat(decode_collection(evidence).eat).nonce == nonce
+    for value in (1, 2, 3):
+        assert reply(await call(probed, "increment", {"counter": "c"})) == {"value": value}
+    await call(probed, "put", {"key": "k", "value": "é\n"})
+    assert reply(await call(probed, "get", {"key": "k"})) == {"value": "é\n"}
+    await call(probed, "delete", {"key": "k"})
+    assert reply(await call(probed, "get", {"key": "k"})) == {"value": None}
+    emitted = await call(probed, "emit", {"count": 3})
+    assert reply(emitted) == {"sequences": [1, 2, 3]}
+    assert [result.sequence for result in emitted.results] == [1, 2, 3]
+    before = now()
+    assert before - 10_000 < reply(await call(probed, "host_time"))["host_time"] <= now()
+    assert reply(await call(probed, "log", {"message": "a line"})) is None
     assert reply(await call(probed, "emulated")) == {"emulated": True}
     assert reply(await call(probed, "protection")) == {"protection": "consistent"}
     assert reply(await call(probed, "caller")) == {"assurance": "none", "name": ""}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeclave.enclave.messages import Counted
 from edgeclave.enclave.pipe import encode_frame
 from edgeclave.errors import EdgeclaveError
 from edgeclave.platforms import enclave_process
@@ -192,7 +193,7 @@ async def test_code_that_does_not_fit_is_refused(
     [
         pytest.param(b"not wasm at all", "not-a-component", id="not WebAssembly"),
         pytest.param(b"(component)", "not-a-component", id="WebAssembly as text"),
-        pytest.param(b"\0asm\x01\0\0\0", "not-a-component", id="a core module"),
+        pytest.param(b"\0asm\x01\0\0\0", "core-module-refused", id="an empty core module"),
         pytest.param(b"\0asm\x0d\0\x01\0\xff\xff\xff", "wasm-refused", id="a broken component"),
     ],
 )
@@ -263,6 +264,7 @@ async def test_compiled_code_of_another_device_is_not_used(
         pytest.param([b"GET / HTTP/1.1\r\n\r\n"], id="another protocol"),
         pytest.param([b"\0\0\0\x02{}"], id="JSON"),
         pytest.param([encode_frame(CallRequest(id="1", method="echo", payload="1", host_time=0))], id="a call first"),
+        pytest.param([encode_frame(Counted(answer=b""))], id="an answer of the counter first"),
         pytest.param([b"\0\0"], id="half a length, then the end"),
     ],
 )
@@ -325,6 +327,12 @@ async def pretend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: str) ->
             "os.write(1, len(m).to_bytes(4, 'big') + m); time.sleep(60)",
             "answered with `BeaconOutcome`",
             id="the answer to another question",
+        ),
+        pytest.param(
+            "import msgspec; m = msgspec.msgpack.encode({'type': 'count', 'command': b'', 'keep': b'state'});"
+            "os.write(1, len(m).to_bytes(4, 'big') + m); time.sleep(60)",
+            "asked for a counter that it was not offered",
+            id="a question to a counter that is not there",
         ),
     ],
 )

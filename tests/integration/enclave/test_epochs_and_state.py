@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from edgeclave.cose import sha256
 from edgeclave.errors import EdgeclaveError
+from edgeclave.evidence.anchors import Anchor
 from edgeclave.evidence.collection import decode_collection, evidence_digest
 from edgeclave.evidence.eat import read_eat
+from edgeclave.evidence.policy import Policy, TrustedApp
+from edgeclave.evidence.reference import Reference
+from edgeclave.evidence.runtime import runtime_digest
+from edgeclave.evidence.verifier import Verifier
 from edgeclave.platforms.base import StartRequest
 from edgeclave.platforms.emulator import Emulator
 from edgeclave.platforms.enclave_process import EnclaveProcess
@@ -115,7 +125,10 @@ async def test_two_instances_share_no_key(start: Start, minimal: HandmadePackage
     assert claims(first).channel_key != claims(second).channel_key
 
 
-async def test_an_upgrade_takes_state_over_when_its_manifest_says_so(start: Start, tmp_path: Path) -> None:
+async def test_an_upgrade_takes_state_over_when_its_manifest_says_so(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "edgeclave.enclave")
     signer, slot = Signer.make(), Slot()
     first = await start(minimal_package(tmp_path / "1", signer), slot)
     slot.record(await call(first, "publish", 1))
@@ -125,6 +138,49 @@ async def test_an_upgrade_takes_state_over_when_its_manifest_says_so(start: Star
     opened = verify_open(second.started.open_record, claims(second).signing_key)
     assert opened.record.predecessor == first.started.instance_id
     assert opened.record.identity.security_version == 5
+    sealer = first.started.identity.unique_id.hex()
+    assert await seen(caplog, f"state of security version 1, unique_id {sealer}, is taken over")
+
+
+async def seen(caplog: pytest.LogCaptureFixture, message: str) -> bool:
+    """Log lines come by another way than the reply."""
+    for _ in range(100):
+        if message in caplog.messages:
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
+async def test_evidence_of_a_debug_build_says_so_and_production_policies_refuse_it(
+    start: Start, emulator: Emulator, tmp_path: Path
+) -> None:
+    package = minimal_package(tmp_path / "package", debug=True)
+    enclave = await start(package)
+    identity = enclave.started.identity
+    assert identity.debug
+    nonce = b"nonce of 16 byte"
+    evidence = await enclave.evidence(nonce)
+    policy = Policy(
+        anchors=(Anchor("emulator", "emulated", emulator_key(emulator)),),
+        runtime={"emulator": Reference({"digest": runtime_digest()})},
+        classes=frozenset({"emulated"}),
+        trusted_apps=(TrustedApp(identity.signer_id, identity.product_id),),
+    )
+    for changed, code in (
+        (replace(policy, classes=frozenset({"sgx"})), "class-not-accepted"),
+        (policy, "debug-trusted-app"),
+    ):
+        with pytest.raises(EdgeclaveError) as refused:
+            Verifier(changed).verify(evidence, nonce=nonce, now=0)
+        assert refused.value.code == code
+    accepted = Verifier(replace(policy, debug=True)).verify(evidence, nonce=nonce, now=0)
+    assert (accepted.identity.debug, accepted.storage_level, accepted.epoch.source) == (True, "consistent", "none")
+
+
+def emulator_key(emulator: Emulator) -> ec.EllipticCurvePublicKey:
+    key = load_der_public_key(emulator.anchor())
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    return key
 
 
 @pytest.mark.parametrize(
@@ -168,7 +224,7 @@ async def test_state_of_another_slot_is_refused(start: Start, emulator: Emulator
     slot = Slot("one")
     await start(minimal, slot)
     slot.name = "two"
-    assert await refusal(emulator, minimal, slot.request(None)) == "sealed-data-damaged"
+    assert await refusal(emulator, minimal, slot.request(None)) == "sealed-for-another-context"
 
 
 async def test_damaged_state_is_refused(start: Start, emulator: Emulator, minimal: HandmadePackage) -> None:

@@ -1,6 +1,7 @@
 """SIGKILL in mid-stream: what was acknowledged is still there, modules end with the simulator, and all goes on."""
 
 import asyncio
+import contextlib
 import itertools
 import json
 import signal
@@ -130,15 +131,20 @@ async def read_upstream(connection_string: str, ca_file: str, count: int) -> lis
 
 
 async def send_for_ever(client: Any, acknowledged: list[bytes]) -> None:
-    """Counts on, whatever happens to the connection; notes what was acknowledged."""
+    """Counts on, whatever happens to the connection; notes what was acknowledged.
+
+    The SDK gives up reconnecting when it meets no proxy, and a send that it has taken then waits for a `connect`.
+    """
     for number in itertools.count():
         body = str(number).encode()
         while True:
-            try:
-                await client.send_message_to_output(Message(body), "out")  # type: ignore[no-untyped-call]
+            sending = asyncio.ensure_future(client.send_message_to_output(Message(body), "out"))  # type: ignore[no-untyped-call]
+            done, _ = await asyncio.wait({sending}, timeout=2)
+            if done and sending.exception() is None:
                 break
-            except Exception:  # the hub is away: the same message again
-                await asyncio.sleep(0.1)
+            with contextlib.suppress(Exception):
+                await client.connect()
+            await asyncio.sleep(0.1)
         acknowledged.append(body)
 
 

@@ -4,9 +4,10 @@ import hashlib
 
 import pytest
 
-from edgeclave.enclave.hardware import SealPolicy
+from edgeclave.enclave.hardware import Exchange, SealPolicy
 from edgeclave.errors import EnclaveError
 from edgeclave.evidence.collection import Item
+from edgeclave.evidence.eat import EpochSource
 from edgeclave.ta.identity import Identity
 
 
@@ -24,6 +25,7 @@ class FakeHardware:
         self.platform_class = platform_class
         self.emulated = True
         self.debug = debug
+        self.counter_source: EpochSource = "none"
         self._root: bytes | None = root
         self._runtimes = runtimes
 
@@ -37,6 +39,9 @@ class FakeHardware:
 
     def close_derivation(self) -> None:
         self._root = None
+
+    def counter(self, counter_id: bytes, exchange: Exchange) -> None:
+        return None
 
     def quote(self, report_data: bytes) -> Item:
         return Item("application/example", report_data)

@@ -66,7 +66,7 @@ def test_a_blob_of_another_purpose_is_refused() -> None:
 
 
 def test_another_context_is_refused() -> None:
-    assert code_of(SEALER, BLOB, b"other context") == "sealed-data-damaged"
+    assert code_of(SEALER, BLOB, b"other context") == "sealed-for-another-context"
 
 
 @pytest.mark.parametrize("position", range(0, len(BLOB)))
@@ -79,8 +79,14 @@ def test_no_flipped_bit_goes_unnoticed(position: int) -> None:
 
 @pytest.mark.parametrize("length", range(0, len(BLOB), 7))
 def test_a_truncated_blob_is_refused(length: int) -> None:
-    with pytest.raises(EnclaveError):
-        SEALER.unseal(BLOB[:length], b"context")
+    assert code_of(SEALER, BLOB[:length]) == "malformed-sealed-data"
+
+
+@pytest.mark.parametrize("part", [pytest.param(1, id="salt"), pytest.param(2, id="ciphertext")])
+def test_a_flipped_bit_is_damage_and_no_changed_key(part: int) -> None:
+    parts = cbor2.loads(BLOB)
+    parts[part] = bytes([parts[part][0] ^ 1]) + parts[part][1:]
+    assert code_of(SEALER, dcbor(parts)) == "sealed-data-damaged"
 
 
 def test_a_header_that_names_a_lower_version_does_not_open_with_a_lower_key() -> None:

@@ -43,7 +43,7 @@ def test_state_of_another_slot_is_refused() -> None:
     blob, _ = vault("one").seal(SNAPSHOT)
     with pytest.raises(EnclaveError) as refusal:
         vault("two").open(blob)
-    assert refusal.value.code == "sealed-data-damaged"
+    assert refusal.value.code == "sealed-for-another-context"
 
 
 def test_a_form_of_a_later_release_is_named() -> None:

@@ -43,10 +43,22 @@ def test_numbers_on_the_wire(values):
         {"host_time": None},
         {"recipients": {}},
         {"epoch": Epoch(1, "tpm-nv", None)},
+        {"epoch": Epoch(1, "emulated", None)},
         {"storage_level": "rollback-protected"},
         {"identity": Identity(bytes(32), bytes(32), 0, 65535, True)},
     ],
-    ids=["all", "no nonce", "short nonce", "long nonce", "no time", "no outputs", "counter", "rollback", "debug"],
+    ids=[
+        "all",
+        "no nonce",
+        "short nonce",
+        "long nonce",
+        "no time",
+        "no outputs",
+        "counter",
+        "emulated counter",
+        "rollback",
+        "debug",
+    ],
 )
 def test_what_is_written_is_read(platform, changes):
     claims = platform.claims(**changes)

@@ -195,6 +195,14 @@ class TestDebug:
     def test_claims_that_deny_the_platforms_debug_mode_are_refused(self, platform):
         assert refusal(platform.policy(debug=True), platform.evidence(platform_debug=True)).code == "debug-hidden"
 
+    def test_an_emulated_counter_counts_in_its_own_class_only(self, platform):
+        evidence = platform.evidence(epoch=Epoch(2, "emulated", None), storage_level="rollback-protected")
+        assert verify(platform.policy(), evidence).epoch.source == "emulated"
+        policy = platform.policy(classes=frozenset({"sgx"}))
+        # As if the anchor that verified were one of hardware: no policy file can say so of an emulator's.
+        object.__setattr__(policy.anchors[0], "platform_class", "sgx")
+        assert refusal(policy, evidence).code == "emulated-counter"
+
     def test_a_policy_may_accept_debug(self, platform):
         evidence = platform.evidence(platform_debug=True, identity=self.DEBUG)
         assert verify(platform.policy(debug=True), evidence).identity.debug

@@ -82,7 +82,12 @@ def test_show_prints_what_a_reader_pins(tmp_path: Path) -> None:
 
 def test_probe_says_what_the_emulator_is_worth() -> None:
     assert "proves nothing" in CliRunner().invoke(app, ["probe"]).output
-    assert json.loads(CliRunner().invoke(app, ["probe", "--json"]).output)["emulator"]["available"]
+    assert "stands in for hardware" in CliRunner().invoke(app, ["probe"]).output
+    found = json.loads(CliRunner().invoke(app, ["probe", "--json"]).output)
+    assert {name: platform["available"] for name, platform in found.items()} == {
+        "emulator": True,
+        "emulator-with-counter": True,
+    }
 
 
 def test_the_key_of_another_curve_is_no_attestation_key(emulator: Emulator) -> None:

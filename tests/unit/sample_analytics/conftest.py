@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -13,10 +12,10 @@ from types import ModuleType
 import pytest
 
 from edgeclave.ta.build import GUEST_PYTHON
+from tests.fixtures import needs
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 TRUSTED_APP = REPOSITORY / "modules" / "sample_analytics" / "trusted_app"
-SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
 sys.path[:0] = [str(TRUSTED_APP), str(GUEST_PYTHON)]
 
@@ -33,12 +32,7 @@ def fresh_app() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def machine_csv() -> Path:
-    path = SHARED_DATA / "machine_temperature_system_failure.csv"
-    if not path.exists():
-        if os.environ.get("CI"):
-            pytest.fail(f"the shared series is missing: {path}")
-        pytest.skip(f"the shared series is not here: {path}")
-    return path
+    return needs.shared("data/machine_temperature_system_failure.csv")
 
 
 @pytest.fixture(scope="session")

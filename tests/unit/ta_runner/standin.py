@@ -23,7 +23,7 @@ from edgeclave.enclave.messages import (
     StartRequest,
 )
 from edgeclave.errors import EnclaveError
-from edgeclave.platforms.base import Ended, Probe
+from edgeclave.platforms.base import Ended, Keeper, Probe
 
 
 class StandInEnclave:
@@ -110,7 +110,7 @@ class StandInPlatform:
     def probe(self) -> Probe:
         return Probe(available=True, detail="a stand-in")
 
-    async def start(self, package: Path, request: StartRequest) -> StandInEnclave:
+    async def start(self, package: Path, request: StartRequest, keeper: Keeper | None = None) -> StandInEnclave:
         if refusal := self.refusals.get(package.stem):
             raise refusal.with_traceback(None)
         self.packages.append(package.stem)

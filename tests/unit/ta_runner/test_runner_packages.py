@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -68,6 +69,16 @@ async def test_nothing_refused_stays_behind(cache: PackageCache, make_package: A
     with pytest.raises(PackageError):
         await cache.get(make_package().settings(digest="sha256:" + "0" * 64))
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+async def test_two_applications_may_ask_for_the_same_package_at_once(cache: PackageCache, make_package: Any) -> None:
+    package = make_package(b"x" * 5_000_000)
+    wrong = package.settings(signer="0" * 64)
+    one, refused, other = await asyncio.gather(
+        cache.get(package.settings()), cache.get(wrong), cache.get(package.settings()), return_exceptions=True
+    )
+    assert one == other
+    assert refused.code == "wrong-signer"  # type: ignore[union-attr]
 
 
 async def test_tampered_package(cache: PackageCache, make_package: Any) -> None:

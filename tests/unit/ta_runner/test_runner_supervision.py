@@ -204,10 +204,10 @@ async def test_one_that_hangs_at_its_start_keeps_no_other_waiting(
     slow, quick = make_package(security_version=1), make_package(security_version=2)
     start = platform.start
 
-    async def hang(package: Path, request: Any) -> Any:
+    async def hang(package: Path, request: Any, keeper: Any = None) -> Any:
         if request.slot == "slow":
             await asyncio.Event().wait()
-        return await start(package, request)
+        return await start(package, request, keeper)
 
     monkeypatch.setattr(platform, "start", hang)
     reconciler.apply(twin(slow=entry(slow), quick=entry(quick)))

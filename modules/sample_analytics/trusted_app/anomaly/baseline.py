@@ -3,7 +3,8 @@
 A span's `scale` is the largest of what four views of its reference say, so that a reading has to be unusual in every
 one of them:
 
-1. Robust standard deviation (MAD).
+1. Robust standard deviation (MAD), unless the values are bounded, as those of a daily cycle are: there a MAD promises
+   tails that do not exist, and LIGHT_TIMES the distance of the outer 2 % is far.
 2. What has been seen: a reading less than about 1.6 times as far out as the outer 1 % (10 % for averages) is not new.
    That is how regular bursts and on-off cycles are learned.
 3. Heavy tails, for single readings: the outer 10 % and 2 % are continued as an exponential tail (peaks over threshold,
@@ -30,6 +31,8 @@ SMALL_SAMPLE = 8.0
 from 0.37 n values (Rousseeuw & Croux 1993), and Student's t with that many degrees of freedom widens about so."""
 SEEN_TIMES = 1.6
 TAIL_FRACTIONS = (0.02, 0.1)
+LIGHT_TIMES = 3.0
+"""A normal distribution has 6.2 standard deviations there, beyond every limit: nothing changes for it."""
 TAIL_TIMES = 6.0
 """An exponential tail falls by a factor of 5 from the outer 10 % to the outer 2 %, and again with each such step: six
 more steps are 2 % / 5**6, about one in a million."""
@@ -97,7 +100,7 @@ def written_step(value: float) -> float:
     (0.1, 0.1, 0.0)
     """
     exponent = Decimal(repr(value)).as_tuple().exponent
-    return min(10.0 ** int(exponent), abs(value) / 100)
+    return min(float(f"1e{exponent}"), abs(value) / 100)
 
 
 def baseline(span: Span, reference: Reference, resolution: float) -> Baseline | None:
@@ -106,12 +109,13 @@ def baseline(span: Span, reference: Reference, resolution: float) -> Baseline | 
     if count < span.warm_up:
         return None
     centre = reference.median()
-    least = max(reference.sigma(centre), resolution / sqrt(span.readings), abs(centre) * ROUNDING)
+    (outer_low, outer_high), (inner_low, inner_high) = map(reference.tails, TAIL_FRACTIONS)
+    bounded = LIGHT_TIMES * (outer_high - outer_low) / 2 / span.limit
+    least = max(min(reference.sigma(centre), bounded), resolution / sqrt(span.readings), abs(centre) * ROUNDING)
     low, high = reference.tails(span.seen)
     reach = span.limit / SEEN_TIMES
     above, below = max(least, (high - centre) / reach), max(least, (centre - low) / reach)
     if span.tails:
-        (outer_low, outer_high), (inner_low, inner_high) = map(reference.tails, TAIL_FRACTIONS)
         above = max(above, (outer_high - centre + TAIL_TIMES * (outer_high - inner_high)) / span.limit)
         below = max(below, (centre - outer_low + TAIL_TIMES * (inner_low - outer_low)) / span.limit)
     return Baseline(centre, above, below, span.limit * (1 + SMALL_SAMPLE / count))

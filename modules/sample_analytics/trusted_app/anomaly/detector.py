@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import asdict, dataclass
+from math import fsum
 from typing import Any, NamedTuple
 
 from anomaly.baseline import SPANS, Baseline, baseline, reconcile, written_step
@@ -125,7 +126,7 @@ class Detector:
         outlier = self._score(averages, baselines)
         ended = None
         if self._open is not None:
-            ended = self._continue(self._open, time, value, outlier)
+            ended = self._continue(self._open, time, value, outlier, baselines)
         elif outlier is not None and self._ratios[outlier.span] >= OPEN_RATIO:
             self._begin(outlier, baselines if varied else None)
         self._learn(averages)
@@ -147,7 +148,7 @@ class Detector:
                 averages.append(None)
                 continue
             recent = recent or list(self._recent)
-            averages.append(sum(one.clamped / span.readings for one in recent[-span.readings :]))
+            averages.append(fsum(one.clamped / span.readings for one in recent[-span.readings :]))
         return averages
 
     def _score(self, averages: list[float | None], baselines: list[Baseline | None]) -> _Outlier | None:
@@ -180,12 +181,14 @@ class Detector:
             baselines=baselines,
         )
 
-    def _continue(self, now: _Open, time: Time, value: float, outlier: _Outlier | None) -> Interval | None:
+    def _continue(
+        self, now: _Open, time: Time, value: float, outlier: _Outlier | None, baselines: list[Baseline | None]
+    ) -> Interval | None:
         now.calm += 1
         if max(self._ratios) >= STAY_RATIO:
             now.calm = 0
             now.low, now.high = min(now.low, value), max(now.high, value)
-            self._extend(now, time)
+            self._extend(now, time, baselines)
         if outlier is not None and outlier.score > now.score:
             now.score, now.upward = outlier.score, outlier.upward
         outlasts = self._position - now.first >= LONGEST_INTERVAL
@@ -197,14 +200,22 @@ class Detector:
             self._learn_anew()
         return _interval(now)
 
-    def _extend(self, now: _Open, time: Time) -> None:
-        """Moves the end: to this reading when it stands out itself, else to the middle of the average that does."""
+    def _extend(self, now: _Open, time: Time, baselines: list[Baseline | None]) -> None:
+        """Moves the end: to this reading when it stands out itself, else to the middle of the average that does.
+
+        Readings before the end have had their say: the average must stand out by those after it alone.
+        """
         if self._ratios[0] >= STAY_RATIO:
             now.end, now.last = time, self._position
             return
-        back = min(span.readings for span, ratio in zip(SPANS, self._ratios, strict=True) if ratio >= STAY_RATIO) // 2
-        if self._position - back > now.last:
-            now.end, now.last = self._recent[-1 - back].time, self._position - back
+        shortest = next(index for index, ratio in enumerate(self._ratios) if ratio >= STAY_RATIO)
+        view, readings = baselines[shortest], SPANS[shortest].readings
+        after = min(self._position - now.last, readings)
+        if view is None or after <= readings // 2:
+            return
+        alone = fsum(one.clamped / after for one in list(self._recent)[-after:])
+        if view.ratio(alone) * after / readings >= STAY_RATIO:
+            now.end, now.last = self._recent[-1 - readings // 2].time, self._position - readings // 2
 
     def _learn(self, averages: list[float | None]) -> None:
         resolution = self._resolution or written_step(self._recent[-1].value)

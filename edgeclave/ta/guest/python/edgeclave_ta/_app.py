@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import inspect
 import traceback
+import typing
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 from . import tee
+from ._bounds import Mismatch
+from ._typed import Converter, converter, load, plain, to_json
 
-_JsonMethod = TypeVar("_JsonMethod", bound=Callable[[Any], Any])
+_JsonMethod = TypeVar("_JsonMethod", bound=Callable[..., Any])
 _RawMethod = TypeVar("_RawMethod", bound=Callable[[str], str])
 
 
@@ -45,9 +48,17 @@ class TrustedApp:
     def method(self, name: str, /) -> Callable[[_JsonMethod], _JsonMethod]: ...
 
     def method(self, target: Any, /) -> Any:
-        """Decorates a function of the decoded JSON payload that returns something JSON can hold.
+        """Decorates a function of the payload that returns something JSON can hold, or of nothing.
+
+        What it declares is checked: a payload that is not of its parameter's type is answered with 400 and the path of
+        what is wrong, and a reply that is not of its return type with 500. Dataclasses and TypedDicts are built from
+        JSON; `edgeclave_ta._typed` lists what else can be declared. Without annotations, or with Any, the function gets
+        the decoded JSON as it is. A function without a parameter takes null only.
 
         Use as `@app.method`, or as `@app.method("name")` when the method is not called like the function.
+
+        Raises:
+            TypeError: JSON cannot be read as a declared type.
         """
         if isinstance(target, str):
             return lambda function: self._add(target, function, _json_method(target, function))
@@ -95,17 +106,46 @@ def _own_traceback(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, frames))
 
 
-def _json_method(name: str, function: Callable[[Any], Any]) -> Callable[[str], str]:
+def _json_method(name: str, function: Callable[..., Any]) -> Callable[[str], str]:
+    takes, returns = _declared(name, function)
+
     def call(payload: str) -> str:
         try:
-            value = json.loads(payload)
+            value = load(payload)
         except (ValueError, RecursionError) as error:
             raise Failure(400, "the payload is not JSON") from error
-        reply = function(value)
         try:
-            return json.dumps(reply, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+            arguments = () if takes is None and value is None else ((takes or _nothing)(value, ""),)
+        except (Mismatch, RecursionError) as error:
+            raise Failure(400, str(error)) from None
+        reply = function(*arguments)
+        try:
+            if returns is not None:
+                returns(plain(reply), "")
+            return to_json(reply)
+        except Mismatch as mismatch:
+            tee.log(tee.ERROR, f"method {name} returned something else than it declares: {mismatch.what}")
+            raise Failure(500, f"method {name} returned something else than it declares") from mismatch
         except (TypeError, ValueError, RecursionError) as error:
             tee.log(tee.ERROR, f"method {name} returned a value that JSON cannot hold: {error}")
             raise Failure(500, f"method {name} returned a value that JSON cannot hold") from error
 
     return call
+
+
+def _declared(name: str, function: Callable[..., Any]) -> tuple[Converter | None, Converter | None]:
+    """How its payload is read (None: it takes none) and its reply checked (None: it declares nothing)."""
+    try:
+        parameters = list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # a function that is not written in Python
+        return converter(Any), None
+    hints = typing.get_type_hints(function, include_extras=True) if hasattr(function, "__annotations__") else {}
+    try:
+        takes = converter(hints.get(parameters[0], Any)) if parameters else None
+        return takes, converter(hints["return"]) if "return" in hints else None
+    except TypeError as error:
+        raise TypeError(f"method {name}: {error}") from None
+
+
+def _nothing(_value: Any, path: str) -> Any:
+    raise Mismatch(path, "must be null: this method takes no payload")

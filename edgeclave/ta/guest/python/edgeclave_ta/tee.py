@@ -6,9 +6,10 @@ A service that refuses (not granted, unknown output, over a limit, sealed by ano
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
+
+from ._typed import to_json
 
 SealPolicy = Literal["unique", "product"]
 StorageLevel = Literal["consistent", "rollback-protected"]
@@ -109,12 +110,11 @@ def delete(key: str) -> None:
 
 
 def emit(output: str, payload: Any) -> int:
-    """Seals `payload`, anything JSON can hold, to the readers of an output of `ta.toml`.
+    """Seals `payload`, anything JSON can hold or a dataclass, to the readers of an output of `ta.toml`.
 
     Returns its sequence number. It leaves the TEE when the call succeeds.
     """
-    text = json.dumps(payload, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    return _behind().emit(_text(output), _text(text))
+    return _behind().emit(_text(output), _text(to_json(payload)))
 
 
 def evidence(nonce: bytes) -> bytes:

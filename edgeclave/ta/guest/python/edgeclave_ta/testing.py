@@ -25,6 +25,7 @@ from typing import Any
 
 from . import tee
 from ._app import Failure, TrustedApp
+from ._typed import to_json
 
 __all__ = ["Emitted", "Failure", "Harness"]
 
@@ -86,9 +87,13 @@ class Harness:
     def emitted(self) -> list[Emitted]:
         return self._state.emitted
 
-    def invoke(self, method: str, payload: Any) -> Any:
-        """Calls a method and returns its decoded reply. Raises Failure as the caller would get it."""
-        return json.loads(self.invoke_text(method, json.dumps(payload)))
+    def invoke(self, method: str, payload: Any = None) -> Any:
+        """Calls a method, with a dataclass if you like, and returns its decoded reply.
+
+        Raises:
+            Failure: as the caller would get it.
+        """
+        return json.loads(self.invoke_text(method, to_json(payload)))
 
     def invoke_text(self, method: str, payload: str) -> str:
         """Calls a method with JSON text and returns the text of its reply."""

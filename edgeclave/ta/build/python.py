@@ -7,22 +7,23 @@ be installed on the machine is hidden, so that it cannot slip into what is signe
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edgeclave.errors import ConfigurationError, PackageError
+from edgeclave.ta.build.output import write_built
 
-WIT_FOLDER = Path(__file__).parent / "wit"
+_TA = Path(__file__).parents[1]
+WIT_FOLDER = _TA / "wit"
 WORLD = "trusted-app"
-GUEST_PYTHON = Path(__file__).parent / "guest" / "python"
+GUEST_PYTHON = _TA / "guest" / "python"
 """Put it on sys.path to unit-test a Python trusted application as plain Python."""
 
 MAX_BUILD_SECONDS = 300  # a build takes about ten; an application that loops while it is imported would never end
@@ -67,12 +68,7 @@ def build_python(source_dir: Path, out_wasm: Path, progress: Callable[[str], Non
         (stage / "sdk" / f"{_ENTRY_NAME}.py").write_text(_ENTRY)
         tell("importing the application and building its component")
         _componentize(stage, source_dir)
-        with _writing(out_wasm):
-            out_wasm.parent.mkdir(parents=True, exist_ok=True)
-            # Beside its destination first: the stage may lie on another file system.
-            partial = out_wasm.with_name(f".{out_wasm.name}.partial")
-            shutil.copyfile(stage / "out.wasm", partial)
-            partial.replace(out_wasm)
+        write_built(stage / "out.wasm", out_wasm)
 
 
 def builder_version() -> str:
@@ -141,16 +137,3 @@ def _build_error(output: str, source_dir: Path) -> PackageError:
 _ADVICE = {
     "ModuleNotFoundError": "put the module beside app.py; only it, edgeclave_ta and Python's standard library are there"
 }
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ConfigurationError(
-            "build-not-written",
-            f"the component cannot be written: {error.strerror}",
-            where=str(path),
-            advice="choose another place with --out",
-        ) from error
