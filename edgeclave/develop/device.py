@@ -171,7 +171,7 @@ def _verify(emulator: Emulator, evidence: bytes, package: VerifiedPackage) -> At
     assert isinstance(anchor, ec.EllipticCurvePublicKey)
     policy = Policy(
         anchors=(Anchor(_KIND, "emulated", anchor),),
-        runtime={_KIND: frozenset([runtime_digest()])},
+        runtime={_KIND: Reference({"digest": runtime_digest()})},
         classes=frozenset(["emulated"]),
         trusted_apps=(TrustedApp(unique_id=package.identity.unique_id),),
         debug=True,
