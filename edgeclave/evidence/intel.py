@@ -75,10 +75,10 @@ class Chain:
 
 @dataclass(frozen=True)
 class Verified:
-    """A quote that dcap-qvl verified: the report inside it, what Intel says of the platform, and the anchor."""
+    """A quote that dcap-qvl verified: the signed report inside it, what Intel says of the platform, the anchor."""
 
     anchor: Anchor
-    report: dict[str, Any]
+    report: bytes
     tcb: Tcb
     platform_instance: bytes
     details: dict[str, str | int]
@@ -110,24 +110,17 @@ def verify(quote: bytes, tee: int, endorsements: Endorsements, anchors: Sequence
         if _is_revoked(chain.certificates[0], collateral):
             raise _refused("platform-revoked", "Intel revoked the platform's PCK certificate") from error
         raise _reason(str(error)) from error
-    said = json.loads(verified.to_json())
-    (report,) = said["report"].values()
-    while "base" in report:  # TD report 1.5 holds 1.0 in it
-        earlier = report.pop("base")
-        report = {**earlier, **report}
     details = {
         "quote_version": quote[0],
-        "ppid": said["ppid"],
+        "ppid": verified.ppid.hex(),
         "fmspc": chain.fmspc,
         "pck_cpu_svn": chain.cpu_svn,
         "pck_pce_svn": chain.pce_svn,
-        "platform_tcb_status": said["platform_status"]["status"],
-        "qe_tcb_status": said["qe_status"]["status"],
         "tcb_evaluation_data_number": collateral.evaluation,
         "collateral_sha256": collateral.endorsement.digest.hex(),
     }
-    tcb = Tcb(said["status"], tuple(said["advisory_ids"]))
-    return Verified(anchor, report, tcb, bytes.fromhex(said["ppid"]), details)
+    tcb = Tcb(verified.status, tuple(verified.advisory_ids))
+    return Verified(anchor, _body(quote), tcb, verified.ppid, details)
 
 
 def looks_like(quote: bytes, tee: int) -> bool:
@@ -163,6 +156,10 @@ def _signature_offset(quote: bytes) -> int:
         return _HEADER_BYTES + _BODY_BYTES[tee]
     size: int = struct.unpack_from("<HI", quote, _HEADER_BYTES)[1]
     return _HEADER_BYTES + 6 + min(size, _MAX_BODY_BYTES)
+
+
+def _body(quote: bytes) -> bytes:
+    return quote[_HEADER_BYTES + (6 if quote[0] == 5 else 0) : _signature_offset(quote)]
 
 
 def _pck_chain(quote: bytes, tee: int) -> bytes:

@@ -1,4 +1,7 @@
-"""Intel SGX: a DCAP quote about one enclave. Its runtime is MRENCLAVE, or MRSIGNER, ISVPRODID and ISVSVN."""
+"""Intel SGX: a DCAP quote about one enclave. Its runtime is MRENCLAVE, or MRSIGNER, ISVPRODID and ISVSVN.
+
+The report is sgx_report_body_t of the Intel SGX SDK, 384 bytes, little-endian.
+"""
 
 from __future__ import annotations
 
@@ -16,26 +19,25 @@ _DEBUG = 0x02  # of ATTRIBUTES.FLAGS, Intel SDM volume 3D section 37.7.1
 def verify(quote: bytes, endorsements: Endorsements, anchors: Sequence[Anchor], now: int) -> PlatformEvidence:
     """See `tee.VerifyQuote`."""
     verified = intel.verify(quote, intel.SGX_TEE, endorsements, anchors, now)
-    report = {name: bytes.fromhex(value) for name, value in verified.report.items() if isinstance(value, str)}
+    report = verified.report
     runtime: Measurement = {
-        "mrenclave": report["mr_enclave"],
-        "mrsigner": report["mr_signer"],
-        "isvprodid": verified.report["isv_prod_id"],
-        "isvsvn": verified.report["isv_svn"],
-        # What dcap-qvl calls reserved holds the fields of key separation and sharing (sgx_report_body_t).
-        "configid": report["reserved3"][32:],
-        "configsvn": int.from_bytes(report["reserved4"][:2], "little"),
-        "isvextprodid": report["reserved1"][12:],
-        "isvfamilyid": report["reserved4"][44:],
+        "mrenclave": report[64:96],
+        "mrsigner": report[128:160],
+        "isvprodid": int.from_bytes(report[256:258], "little"),
+        "isvsvn": int.from_bytes(report[258:260], "little"),
+        "configid": report[192:256],
+        "configsvn": int.from_bytes(report[260:262], "little"),
+        "isvextprodid": report[32:48],
+        "isvfamilyid": report[304:320],
     }
     return PlatformEvidence(
         verified.anchor,
         verified.platform_instance,
         runtime,
-        report["report_data"],
-        bool(report["attributes"][0] & _DEBUG),
+        report[320:384],
+        bool(report[48] & _DEBUG),
         verified.tcb,
-        {**verified.details, "attributes": verified.report["attributes"]},
+        verified.details,
     )
 
 

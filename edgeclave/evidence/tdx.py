@@ -1,5 +1,7 @@
 """Intel TDX: a DCAP quote about a whole guest. Its runtime is MRTD and all four RTMRs.
 
+The report is TD report 1.0 (584 bytes) or 1.5 (648 bytes, which begins with 1.0), as the quote holds it.
+
 One anchor lies in class `tdx` where the guest holds nothing but the enclave, or in `shared-guest` where root in the
 guest is trusted; which of the two the measured image is, only whoever made it can say.
 """
@@ -15,34 +17,35 @@ from edgeclave.evidence.tee import Kind
 
 MEDIA_TYPE = "application/edgeclave-tdx-quote"
 MAX_PADDING_BYTES = 256  # zeros behind the quote in the fixed buffer that some quoting services return
+_TD_ATTRIBUTES, _REPORT_DATA = 120, slice(520, 584)
 _REGISTERS = {
-    "mrtd": ("mr_td", 48),
-    "rtmr0": ("rt_mr0", 48),
-    "rtmr1": ("rt_mr1", 48),
-    "rtmr2": ("rt_mr2", 48),
-    "rtmr3": ("rt_mr3", 48),
-    "mrconfigid": ("mr_config_id", 48),
-    "mrowner": ("mr_owner", 48),
-    "mrownerconfig": ("mr_owner_config", 48),
-    "mrseam": ("mr_seam", 48),
-    "mrservicetd": ("mr_service_td", 48),
-    "tdattributes": ("td_attributes", 8),
-    "xfam": ("xfam", 8),
+    "mrtd": slice(136, 184),
+    "rtmr0": slice(328, 376),
+    "rtmr1": slice(376, 424),
+    "rtmr2": slice(424, 472),
+    "rtmr3": slice(472, 520),
+    "mrconfigid": slice(184, 232),
+    "mrowner": slice(232, 280),
+    "mrownerconfig": slice(280, 328),
+    "mrseam": slice(16, 64),
+    "mrservicetd": slice(600, 648),  # of TD report 1.5
+    "tdattributes": slice(_TD_ATTRIBUTES, 128),
+    "xfam": slice(128, 136),
 }
 
 
 def verify(quote: bytes, endorsements: Endorsements, anchors: Sequence[Anchor], now: int) -> PlatformEvidence:
     """See `tee.VerifyQuote`."""
     verified = intel.verify(quote, intel.TDX_TEE, endorsements, anchors, now)
-    report = {name: bytes.fromhex(value) for name, value in verified.report.items() if isinstance(value, str)}
+    report = verified.report
     return PlatformEvidence(
         verified.anchor,
         verified.platform_instance,
-        {name: report[source] for name, (source, _) in _REGISTERS.items() if source in report},
-        report["report_data"],
-        bool(report["td_attributes"][0]),  # the whole byte TUD: debug and profiling
+        {name: report[place] for name, place in _REGISTERS.items() if place.stop <= len(report)},
+        report[_REPORT_DATA],
+        bool(report[_TD_ATTRIBUTES]),  # the whole byte TUD: debug and profiling
         verified.tcb,
-        {**verified.details, "tee_tcb_svn": verified.report["tee_tcb_svn"]},
+        {**verified.details, "tee_tcb_svn": report[:16].hex()},
     )
 
 
@@ -60,7 +63,7 @@ KIND = Kind(
     classes=frozenset({"tdx", "shared-guest"}),
     verify=verify,
     looks_like=lambda quote: intel.looks_like(quote, intel.TDX_TEE),
-    registers={name: size for name, (_, size) in _REGISTERS.items()},
+    registers={name: place.stop - place.start for name, place in _REGISTERS.items()},
     identifying=(frozenset({"mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3"}),),
     roots=intel.ROOTS,
     endorsement_types=(intel.COLLATERAL,),
