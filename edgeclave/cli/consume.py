@@ -21,7 +21,8 @@ from edgeclave.cloud.lines import HumanLines, JsonLines, printable
 from edgeclave.cloud.reader import Reader
 from edgeclave.cloud.summary import Summary
 from edgeclave.errors import ConfigurationError
-from edgeclave.evidence.policy import load_policy
+from edgeclave.evidence.endorsements import Endorsements, endorsement_folder
+from edgeclave.evidence.policy_file import load_policy
 from edgeclave.keys import load_private_key
 
 DEFAULT_STATE = Path(".edgeclave/reader")
@@ -84,7 +85,7 @@ def consume(
             ca_file=ca,
             notice=lambda code, what: notices.print(f"notice [{code}]: {printable(what)}", markup=False),
         )
-        reader = Reader(loaded_policy, recipient_key, store)
+        reader = Reader(loaded_policy, recipient_key, store, endorsements=Endorsements(folders=[endorsement_folder()]))
         _decide(reader, accept_restart or [], accept_loss or [])
         summary = asyncio.run(_run(reader, source, lines, for_seconds, until_idle))
     finally:

@@ -30,6 +30,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "platform": ("edgeclave.cli.platform", "The TEEs of this machine, and the emulator's trust anchor."),
     "sim": ("edgeclave.cli.sim", "The local simulator: IoT Hub and IoT Edge for unmodified Azure SDKs."),
     "policy": ("edgeclave.cli.policy", "What a relying party accepts."),
+    "verify": ("edgeclave.cli.verify", "Verify a quote, report, evidence or sealed result from a file, offline."),
+    "endorsements": ("edgeclave.cli.endorsements", "What vendors say about platforms: certificates, revocations, TCB."),
     "consume": ("edgeclave.cli.consume", "Read, verify and open sealed results in the cloud."),
 }
 
@@ -47,12 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 1
     except EdgeclaveError as error:
-        errors.print("error", style="bold red", end=" ")
-        errors.print(f"[{error.code}]: {error.what}", markup=False)
-        if error.where:
-            errors.print(f"  where: {error.where}", markup=False)
-        if error.advice:
-            errors.print(f"  do:    {error.advice}", markup=False)
+        show_error(error)
         return 1
     except BrokenPipeError:
         return 0
@@ -65,6 +62,17 @@ def run(arguments: Sequence[str]) -> int:
         errors.print("  do:    this is a defect; run again with EDGECLAVE_DEBUG=1 and report what it prints")
         return 1
     return code if isinstance(code, int) else 0
+
+
+def show_error(error: EdgeclaveError) -> None:
+    """Writes an error to stderr as a person can act on it."""
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    errors.print("error", style="bold red", end="")
+    errors.print(f" [{error.code}]: {error.what}", markup=False)
+    if error.where:
+        errors.print(f"  where: {error.where}", markup=False)
+    if error.advice:
+        errors.print(f"  do:    {error.advice}", markup=False)
 
 
 def build(wanted: str | None) -> typer.Typer:

@@ -10,10 +10,12 @@ from typing import Annotated
 
 import typer
 
+from edgeclave.cli.appraising import appraise, read_endorsements, read_input, read_nonce, read_time, show
 from edgeclave.errors import ConfigurationError
 from edgeclave.evidence.anchors import PLATFORM_CLASSES
 from edgeclave.evidence.kinds import KINDS
-from edgeclave.evidence.policy import load_policy
+from edgeclave.evidence.policy_file import load_policy
+from edgeclave.evidence.tee import Kind
 from edgeclave.keys import load_public_key, public_pem
 
 app = typer.Typer(help="What a relying party accepts.")
@@ -36,20 +38,14 @@ freshness = "{freshness}"
 # Age in seconds since we issued the nonce or published the beacon.
 maximum_age_seconds = 86400
 
-# Trust anchors: each key is of one kind and lies in one class. public_key: a file next to this one, or PEM text.
-# device: the IoT Hub device id that this platform was enrolled as; messages from another device are refused.
-[[anchors]]
-kind = "{kind}"
-class = {platform_class}
-public_key = '''
-{public_key}'''
-{device}
-# Reference values of the code inside the enclave, per kind of evidence; there is no default.
-# "this-release": what the installed release of edgeclave measures. Otherwise SHA-256 digests in hex.
-[runtime]
-{kind} = ["this-release"]
-
-# Trusted applications: signer_id and product_id, or one unique_id.
+# Trust anchors, each of one kind and one class. One of:
+#   public_key: a platform's own key, a file next to this one or PEM text
+#   root:       a vendor's root, built in by name
+#   test_root:  the root of stand-in hardware; its class can only be "emulated"
+{anchor}
+# Reference values of the measured code, per kind of evidence; there is no default. One that matches is enough.
+{runtime}
+{tcb}# Trusted applications: signer_id and product_id, or one unique_id.
 [[trusted_apps]]
 signer_id = "{signer}"
 product_id = {product_id}
@@ -60,6 +56,15 @@ minimum_security_version = {minimum_security_version}
 # anomalies = 1
 """
 
+_TCB = """\
+# TCB statuses accepted besides "UpToDate", each until the end of a day (UTC) and with no open advisories but the named.
+# [[tcb.{kind}]]
+# status = "SWHardeningNeeded"
+# until = 2027-03-31
+# advisories = ["INTEL-SA-00615"]
+
+"""
+
 
 @app.callback()
 def policy() -> None:
@@ -67,12 +72,55 @@ def policy() -> None:
 
 
 @app.command()
+def explain(
+    evidence: Annotated[Path, typer.Argument(help="An evidence collection, or a raw quote or report.")],
+    policy: Annotated[Path, typer.Option(help="The policy file.")],
+    nonce: Annotated[str | None, typer.Option(help="The nonce it was asked for with, in hex.")] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", "--now", metavar="TIME", help="Explain as of then. Default: now.")
+    ] = None,
+    endorsements: Annotated[
+        Path | None, typer.Option(metavar="DIR|FILE", help="Endorsements to use instead of the imported ones.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Tell point by point why evidence passes or fails: all points, not only the first that fails.
+
+    What stands behind a failed point is what the evidence says, not what it proves.
+
+    Exit codes: 0 it passes; 1 it fails, or something cannot be read.
+
+    Example: edgeclave policy explain evidence.cbor --policy policy.toml
+    """
+    known = read_endorsements(endorsements)
+    outcome = appraise(read_input(evidence), load_policy(policy), read_nonce(nonce), read_time(at), known)
+    if outcome is None:
+        raise ConfigurationError(
+            "not-readable",
+            "neither evidence nor a quote or report of a platform this release knows",
+            where=str(evidence),
+            advice="check that the file is the raw binary form",
+        )
+    show(outcome, as_json)
+    if not outcome.accepted:
+        raise typer.Exit(1)
+
+
+@app.command()
 def init(
-    anchor: Annotated[Path, typer.Option("--anchor", help="Attestation key of the platform (PEM, public).")],
     platform_class: Annotated[str, typer.Option("--class", help=f"One of {', '.join(PLATFORM_CLASSES)}.")],
     signer: Annotated[str, typer.Option("--signer", help="signer_id of the trusted application, in hex.")],
     product_id: Annotated[int, typer.Option("--product-id", min=0, max=0xFFFF, help="Its product id.")],
-    device: Annotated[str | None, typer.Option("--device", help="IoT Hub device id to bind the anchor to.")] = None,
+    anchor: Annotated[
+        str | None,
+        typer.Option("--anchor", help="Attestation key of the platform (a PEM file), or a vendor's root by name."),
+    ] = None,
+    kind: Annotated[str | None, typer.Option("--kind", help=f"One of {', '.join(KINDS)}. Default: by class.")] = None,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option("--runtime", metavar="NAME=VALUE", help="What is measured, e.g. mrenclave=HEX; may be repeated."),
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="IoT Hub device id to bind the platform to.")] = None,
     minimum_security_version: Annotated[int, typer.Option("--minimum-security-version", min=0, max=0xFFFF)] = 1,
     freshness: Annotated[str, typer.Option("--freshness", help="nonce, beacon or unknown.")] = "unknown",
     out: Annotated[Path, typer.Option("--out", help="File to write; it must not exist.")] = Path("policy.toml"),
@@ -81,31 +129,82 @@ def init(
 
     Example: edgeclave policy init --anchor attestation.pub.pem --class emulated --device edge01 --signer HEX
     --product-id 1
+
+    Example: edgeclave policy init --class sgx --runtime mrenclave=HEX --signer HEX --product-id 1
     """
-    kind = next((name for name, kind in KINDS.items() if platform_class in kind.classes), None)
-    if kind is None:
-        raise ConfigurationError(
-            "unknown-class",
-            f"this release verifies no evidence of class {platform_class}",
-            advice=f"use one of {', '.join(sorted(each for kind in KINDS.values() for each in kind.classes))}",
-        )
+    known = _kind(kind, platform_class)
     if not re.fullmatch(r"[0-9a-f]{64}", signer):
         raise ConfigurationError("bad-signer", "--signer must be 64 hex digits", advice="see `edgeclave ta inspect`")
     if freshness not in ("nonce", "beacon", "unknown"):
         raise ConfigurationError("bad-freshness", f"--freshness cannot be {freshness}", advice="see --help")
     text = _TEMPLATE.format(
         platform_class=json.dumps(platform_class),
-        kind=kind,
-        public_key=public_pem(load_public_key(anchor)).decode(),
-        device="" if device is None else f"device = {json.dumps(device)}\n",
+        anchor=_anchor_text(known, platform_class, anchor, device),
+        runtime=_runtime_text(known, runtime or []),
+        tcb=_TCB.format(kind=known.name) if known.roots else "",
         signer=signer,
         product_id=product_id,
         minimum_security_version=minimum_security_version,
         freshness=freshness,
     )
     _write_new(out, text)
-    load_policy(out)
+    try:
+        load_policy(out)
+    except ConfigurationError:
+        out.unlink()
+        raise
     typer.echo(str(out))
+
+
+def _kind(name: str | None, platform_class: str) -> Kind:
+    """The kind that was named, or the first whose anchors may lie in the class."""
+    fitting = [kind for kind in KINDS.values() if platform_class in kind.classes and name in (None, kind.name)]
+    if not fitting:
+        raise ConfigurationError(
+            "unknown-class",
+            f"this release verifies no evidence of class {platform_class}{f' and kind {name}' if name else ''}",
+            advice="use one of "
+            + ", ".join(f"{kind.name} ({', '.join(sorted(kind.classes))})" for kind in KINDS.values()),
+        )
+    return fitting[0]
+
+
+def _anchor_text(kind: Kind, platform_class: str, anchor: str | None, device: str | None) -> str:
+    lines = [f'[[anchors]]\nkind = "{kind.name}"\nclass = {json.dumps(platform_class)}']
+    if kind.pins is None or anchor in kind.roots:
+        name = anchor or next(iter(kind.roots))
+        lines.append(f"root = {json.dumps(name)}\n")
+        lines.append(
+            "# Platforms under this root, bound at enrolment: device id = platform_instance, as `edgeclave verify`"
+        )
+        lines.append("# shows it. Messages of devices that are not bound here are refused.")
+        lines.append(f'[devices]\n# {device or "edge01"} = ["HEX"]')
+    elif anchor is None:
+        raise ConfigurationError(
+            "no-anchor", "name the platform's attestation key", where="--anchor", advice="see --help"
+        )
+    else:
+        key = public_pem(load_public_key(Path(anchor))).decode()
+        lines.append(f"public_key = '''\n{key}'''")
+        if device is not None:
+            lines.append("# Messages from another IoT Hub device are refused.")
+            lines.append(f"device = {json.dumps(device)}")
+    return "\n".join(lines) + "\n"
+
+
+def _runtime_text(kind: Kind, values: list[str]) -> str:
+    if not values and kind.this_release is not None:
+        comment = (
+            '# "this-release": what the installed release of edgeclave measures. Otherwise SHA-256 digests in hex.'
+        )
+        return f'{comment}\n[runtime]\n{kind.name} = ["this-release"]\n'
+    lines = [f"[[runtime.{kind.name}]]"]
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals or not re.fullmatch(r"[a-z0-9_]+", name):
+            raise ConfigurationError("bad-runtime", "use NAME=VALUE", where="--runtime", advice="see --help")
+        lines.append(f"{name} = {text if text.isdigit() and len(text) < 16 else json.dumps(text)}")
+    return "\n".join(lines) + "\n"
 
 
 def _write_new(path: Path, text: str) -> None:

@@ -39,6 +39,7 @@ from edgeclave.cloud.waiting import for_any_place, for_evidence, for_instance, f
 from edgeclave.edge.store import StoreError
 from edgeclave.errors import EdgeclaveError, ResultError
 from edgeclave.evidence import collection
+from edgeclave.evidence.endorsements import Endorsements
 from edgeclave.evidence.policy import Policy
 from edgeclave.evidence.verifier import AttestationResult
 from edgeclave.results.instance import peek_instance
@@ -69,6 +70,7 @@ class Reader:
         key: opens results.
         store: what was seen so far; one reader at a time.
         clock: seconds since 1970.
+        endorsements: where to look for what vendors say about platforms, besides the evidence itself.
     """
 
     def __init__(
@@ -78,12 +80,13 @@ class Reader:
         store: HeadStore,
         *,
         clock: Callable[[], float] = time.time,
+        endorsements: Endorsements | None = None,
     ) -> None:
         self._policy = policy
         self._key = key
         self._store = store
         self._clock = clock
-        self._trust = TrustedInstances(policy, store)
+        self._trust = TrustedInstances(policy, store, endorsements)
         self._products = Products(store)
         self._found: list[Finding] = []
         self._queue: deque[Event] = deque()

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from edgeclave.cloud.events import Event
 from edgeclave.cloud.heads import HeadStore, StoredEvidence
+from edgeclave.evidence.endorsements import Endorsements
 from edgeclave.evidence.policy import Policy
 from edgeclave.evidence.verifier import AttestationResult, Verifier
 
@@ -18,8 +19,8 @@ REMEMBERED = 1024  # attestation results kept in memory; verifying one again tak
 class TrustedInstances:
     """Looks instances up by the evidence that a message names, or by instance_id."""
 
-    def __init__(self, policy: Policy, store: HeadStore) -> None:
-        self._verifier = Verifier(policy)
+    def __init__(self, policy: Policy, store: HeadStore, endorsements: Endorsements | None = None) -> None:
+        self._verifier = Verifier(policy, endorsements=endorsements)
         self._store = store
         self._appraised = lru_cache(REMEMBERED)(self._appraise)
 

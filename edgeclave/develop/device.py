@@ -25,6 +25,7 @@ from edgeclave.develop.kept_state import KeptState, open_state
 from edgeclave.errors import EnclaveError
 from edgeclave.evidence.anchors import Anchor
 from edgeclave.evidence.policy import Policy, TrustedApp
+from edgeclave.evidence.reference import Reference
 from edgeclave.evidence.runtime import runtime_digest
 from edgeclave.evidence.verifier import AttestationResult, Verifier
 from edgeclave.platforms.base import CallRequest, Enclave, StartRequest
@@ -170,7 +171,7 @@ def _verify(emulator: Emulator, evidence: bytes, package: VerifiedPackage) -> At
     assert isinstance(anchor, ec.EllipticCurvePublicKey)
     policy = Policy(
         anchors=(Anchor(_KIND, "emulated", anchor),),
-        runtime={_KIND: frozenset([runtime_digest()])},
+        runtime={_KIND: Reference({"digest": runtime_digest()})},
         classes=frozenset(["emulated"]),
         trusted_apps=(TrustedApp(unique_id=package.identity.unique_id),),
         debug=True,

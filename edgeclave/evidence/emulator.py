@@ -11,6 +11,7 @@ True
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -19,8 +20,12 @@ from msgspec import Meta
 
 from edgeclave import cose
 from edgeclave.errors import EvidenceError
+from edgeclave.evidence.anchors import Anchor, PlatformEvidence, PublicKey
 from edgeclave.evidence.collection import Item
 from edgeclave.evidence.eat import REPORT_DATA_BYTES
+from edgeclave.evidence.endorsements import Endorsements
+from edgeclave.evidence.runtime import runtime_digest
+from edgeclave.evidence.tee import Kind
 from edgeclave.wire import Digest, from_map, to_map
 
 QUOTE = cose.MessageKind("application/edgeclave-emulator-quote+cose", "edgeclave/emulator-quote/1")
@@ -101,3 +106,44 @@ def verify_quote(quote: bytes | cose.Signed, attestation_key: ec.EllipticCurvePu
 
 def _malformed(what: str) -> EvidenceError:
     return EvidenceError("malformed-quote", f"not an emulator quote: {what}")
+
+
+def _verify(quote: bytes, _: Endorsements, anchors: Sequence[Anchor], __: int) -> PlatformEvidence:
+    parsed, named = parse_quote(quote)
+    anchor = next((anchor for anchor in anchors if anchor.thumbprint == named), None)
+    if anchor is None:
+        raise EvidenceError(
+            "untrusted-anchor",
+            "the quote is not by an emulator this policy knows",
+            where=f"attestation key {named.hex()}",
+            advice="pin the emulator's attestation key as an anchor, after making sure whose it is",
+        )
+    assert isinstance(anchor.key, ec.EllipticCurvePublicKey)
+    said = verify_quote(parsed, anchor.key)
+    runtime = {"digest": said.runtime_digest}
+    return PlatformEvidence(anchor, anchor.thumbprint, runtime, said.report_data, said.debug)
+
+
+def _looks_like(quote: bytes) -> bool:
+    try:
+        return parse_quote(quote)[0].protected.get(cose.TYP) == QUOTE.media_type
+    except EvidenceError:
+        return False
+
+
+def _is_p256(key: PublicKey) -> bool:
+    return isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)
+
+
+KIND = Kind(
+    name="emulator",
+    title="software emulator",
+    media_type=QUOTE.media_type,
+    classes=frozenset({"emulated"}),
+    verify=_verify,
+    looks_like=_looks_like,
+    registers={"digest": 32},
+    identifying=(frozenset({"digest"}),),
+    pins=_is_p256,
+    this_release=lambda: {"digest": runtime_digest()},
+)

@@ -2,7 +2,8 @@
 
 Checks are made in this order, and the first that fails ends it (PROTOCOL section 6):
 
-1. trust anchor and endorsements: the quote verifies up to a key the policy pins; its class is one the policy names;
+1. trust anchor and endorsements: the quote verifies, at the time asked for, up to a key the policy pins; its class is
+   one the policy names, and so is its TCB status;
 2. platform flags: no debug, unless the policy accepts it;
 3. runtime: the measured enclave code is a reference value of the policy. Nothing the enclave says is read before;
 4. report data: the quote is about exactly this EAT;
@@ -19,18 +20,18 @@ edgeclave.errors.EvidenceError: not an evidence collection: not CBOR [malformed-
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgeclave import cose
 from edgeclave.errors import EvidenceError
-from edgeclave.evidence.anchors import Anchor, PlatformClass, PlatformEvidence
-from edgeclave.evidence.collection import Collection, decode_collection, evidence_digest
-from edgeclave.evidence.eat import Claims, Epoch, StorageLevel, parse_eat, read_eat, report_data
-from edgeclave.evidence.kinds import KINDS, kind_of
+from edgeclave.evidence.anchors import Anchor, PlatformClass, PlatformEvidence, Tcb
+from edgeclave.evidence.appraisal import Appraisal, Check
+from edgeclave.evidence.collection import evidence_digest
+from edgeclave.evidence.eat import Claims, Epoch, StorageLevel
+from edgeclave.evidence.endorsements import Endorsements
 from edgeclave.evidence.policy import Freshness, Policy
 from edgeclave.ta.identity import Identity
 
@@ -39,8 +40,9 @@ from edgeclave.ta.identity import Identity
 class AttestationResult:
     """What a relying party may rely on, after the verifier accepted the evidence.
 
-    `freshness` is what was shown, not what was asked for; `device` is the IoT Hub device id bound to the anchor;
-    `recipients` maps an output to version and digest of its recipient set; `host_time` is what the REE said, in ms.
+    `freshness` is what was shown, not what was asked for; `device` is the IoT Hub device id bound to the platform;
+    `recipients` maps an output to version and digest of its recipient set; `host_time` is what the REE said, in ms;
+    `tcb` is None where the platform's vendor gives no status.
     """
 
     platform_class: PlatformClass
@@ -57,13 +59,27 @@ class AttestationResult:
     freshness: Freshness
     evidence_digest: bytes
     host_time: int | None
+    tcb: Tcb | None = None
+
+    @property
+    def test(self) -> bool:
+        """Whether it is evidence of stand-in hardware, which proves nothing."""
+        return self.anchor.test
 
     def require_device(self, device_id: str) -> None:
         """Compares the IoT Hub device id a message came from with the one bound at enrolment.
 
         Raises:
-            EvidenceError: `wrong-device`.
+            EvidenceError: `wrong-device`, `not-enrolled`.
         """
+        if self.device is None and self.anchor.is_root:
+            raise EvidenceError(
+                "not-enrolled",
+                f"the platform that {device_id} sends evidence of is bound to no device",
+                where=f"platform {self.platform_instance.hex()}",
+                advice=f'make sure it is that device, and add `{device_id} = ["{self.platform_instance.hex()}"]` to '
+                "[devices] of the policy",
+            )
         if self.device is not None and self.device != device_id:
             raise EvidenceError(
                 "wrong-device",
@@ -73,6 +89,18 @@ class AttestationResult:
             )
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """Every check in its order, and what the evidence says.
+
+    What stands behind a failed check is only said, not proven. The list ends where nothing is left to look at.
+    """
+
+    checks: tuple[Check, ...]
+    platform: PlatformEvidence | None
+    claims: Claims | None
+
+
 class Verifier:
     """Appraises evidence under one policy.
 
@@ -80,11 +108,19 @@ class Verifier:
         policy: what is accepted.
         published: nonces issued and beacons published by the relying party, with the time (s since 1970) they became
             known; read at each verification, so the caller may keep adding to it.
+        endorsements: where to look for what vendors say about platforms, besides the evidence itself.
     """
 
-    def __init__(self, policy: Policy, *, published: Mapping[bytes, int] | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        published: Mapping[bytes, int] | None = None,
+        endorsements: Endorsements | None = None,
+    ) -> None:
         self._policy = policy
         self._published = {} if published is None else published
+        self._endorsements = endorsements or Endorsements()
 
     def verify(self, evidence: bytes, *, nonce: bytes | None, now: int) -> AttestationResult:
         """Args:
@@ -95,33 +131,14 @@ class Verifier:
         Raises:
             EvidenceError: with one code per reason.
         """
-        collection = decode_collection(evidence)
-        platform = self._verify_platform(collection, now)
-        self._check_platform(platform)
-        eat = parse_eat(collection.eat)
-        if not hmac.compare_digest(report_data(eat), platform.report_data):
-            raise _refused(
-                "wrong-report-data",
-                "the platform's quote is about another EAT",
-                "do not use it; quote and claims were put together by someone else",
-            )
-        claims = read_eat(eat)
-        if platform.debug and not claims.identity.debug:
-            raise _refused("debug-hidden", "the platform is in debug mode and the claims deny it", "do not use it")
-        if claims.epoch.source == "emulated" and platform.anchor.platform_class != "emulated":
-            raise _refused(
-                "emulated-counter",
-                f"a platform of class {platform.anchor.platform_class} claims a counter that is only emulated",
-                "do not use it; the enclave was not started on the hardware it runs on",
-            )
-        freshness = self._check_freshness(claims, nonce, now)
-        self._check_trusted_app(claims.identity)
-        self._check_recipients(claims)
+        appraisal = self._appraisal(nonce, now)
+        _require(appraisal.of_evidence(evidence))
+        platform, claims = appraisal.platform, appraisal.claims
         return AttestationResult(
             platform_class=platform.anchor.platform_class,
             anchor=platform.anchor,
             platform_instance=platform.platform_instance,
-            device=platform.anchor.device,
+            device=self._policy.devices.get(platform.platform_instance, platform.anchor.device),
             identity=claims.identity,
             signing_key=claims.signing_key,
             instance_id=cose.thumbprint(claims.signing_key),
@@ -129,95 +146,42 @@ class Verifier:
             epoch=claims.epoch,
             storage_level=claims.storage_level,
             recipients=claims.recipients,
-            freshness=freshness,
+            freshness=appraisal.freshness,
             evidence_digest=evidence_digest(evidence),
             host_time=claims.host_time,
+            tcb=platform.tcb,
         )
 
-    def _verify_platform(self, collection: Collection, now: int) -> PlatformEvidence:
-        kind = kind_of(collection.platform.media_type)
-        anchors = [anchor for anchor in self._policy.anchors if anchor.kind == kind]
-        if kind is None or not anchors:
-            raise _refused(
-                "untrusted-anchor",
-                f"the policy has no trust anchor for {collection.platform.media_type}",
-                "name an anchor of that kind in the policy, if such platforms are to be accepted",
-            )
-        return KINDS[kind].verify(collection.platform.value, collection.endorsements, anchors, now)
+    def verify_quote(self, kind: str, quote: bytes, *, now: int) -> PlatformEvidence:
+        """Appraises a raw quote or report: the platform and its runtime. It says nothing of a trusted application.
 
-    def _check_platform(self, platform: PlatformEvidence) -> None:
-        anchor = platform.anchor
-        if anchor.platform_class not in self._policy.classes:
-            raise _refused(
-                "class-not-accepted",
-                f"the platform is of class {anchor.platform_class}",
-                f'add "{anchor.platform_class}" to `classes`, if that is good enough for these results',
-            )
-        if platform.debug and not self._policy.debug:
-            raise _refused("debug-platform", "the platform is in debug mode", "use a production platform")
-        if platform.runtime not in self._policy.runtime.get(anchor.kind, ()):
-            raise _refused(
-                "wrong-runtime",
-                f"the enclave runs code with measurement {platform.runtime.hex()}, which is no reference value",
-                f"install the release the policy names, or add the measurement to `runtime.{anchor.kind}`",
-            )
+        Raises:
+            EvidenceError: with one code per reason.
+        """
+        appraisal = self._appraisal(None, now)
+        _require(appraisal.of_quote(kind, quote))
+        return appraisal.platform
 
-    def _check_freshness(self, claims: Claims, nonce: bytes | None, now: int) -> Freshness:
-        shown: Freshness = "unknown"
-        if nonce is not None:
-            if claims.nonce is None or not hmac.compare_digest(claims.nonce, nonce):
-                raise _refused("wrong-nonce", "the evidence was not made for this nonce", "ask for evidence again")
-            shown = "nonce"
-        elif claims.nonce is not None and claims.nonce in self._published:
-            shown = "beacon"
-        if claims.nonce is not None and claims.nonce in self._published:
-            age = now - self._published[claims.nonce]
-            if not 0 <= age <= self._policy.maximum_age_seconds:
-                raise _refused(
-                    "evidence-too-old",
-                    f"nonce or beacon is {age} s old, the policy allows {self._policy.maximum_age_seconds} s",
-                    "ask for evidence again, or check the clock",
-                )
-        accepted = {"nonce": ("nonce",), "beacon": ("nonce", "beacon"), "unknown": ("nonce", "beacon", "unknown")}
-        if shown not in accepted[self._policy.freshness]:
-            raise _refused(
-                "freshness-unknown" if shown == "unknown" else "not-fresh-enough",
-                f"the freshness of the evidence is {shown}, the policy asks for {self._policy.freshness}",
-                'ask with a nonce, publish beacons, or name `freshness = "unknown"` in the policy',
-            )
-        return shown
+    def explain(self, evidence: bytes, *, nonce: bytes | None, now: int) -> Explanation:
+        """All checks that `verify` makes, in their order, without stopping at the first that fails."""
+        appraisal = self._appraisal(nonce, now)
+        return _explanation(appraisal, appraisal.of_evidence(evidence))
 
-    def _check_trusted_app(self, identity: Identity) -> None:
-        if identity.debug and not self._policy.debug:
-            raise _refused(
-                "debug-trusted-app", "the trusted application can be debugged", "use one signed without debug"
-            )
-        rules = [rule for rule in self._policy.trusted_apps if rule.names(identity)]
-        if not rules:
-            raise _refused(
-                "unknown-trusted-app",
-                f"the policy names neither unique_id {identity.unique_id.hex()} nor "
-                f"product {identity.product_id} of signer {identity.signer_id.hex()}",
-                "add it to `trusted_apps`, if it is yours",
-            )
-        floor = min(rule.minimum_security_version for rule in rules)
-        if identity.security_version < floor:
-            raise _refused(
-                "security-version-too-low",
-                f"security version {identity.security_version} is below {floor}",
-                "upgrade the trusted application on the device",
-            )
+    def explain_quote(self, kind: str, quote: bytes, *, now: int) -> Explanation:
+        """All checks that `verify_quote` makes, likewise."""
+        appraisal = self._appraisal(None, now)
+        return _explanation(appraisal, appraisal.of_quote(kind, quote))
 
-    def _check_recipients(self, claims: Claims) -> None:
-        for output, minimum in self._policy.minimum_recipients.items():
-            version, _ = claims.recipients.get(output, (minimum, b""))
-            if version < minimum:
-                raise _refused(
-                    "recipients-too-old",
-                    f"output {output} is sealed to recipient set {version}, the policy asks for {minimum}",
-                    "deploy the current recipient set to the device",
-                )
+    def _appraisal(self, nonce: bytes | None, now: int) -> Appraisal:
+        return Appraisal(self._policy, self._endorsements, self._published, nonce, now)
 
 
-def _refused(code: str, what: str, advice: str) -> EvidenceError:
-    return EvidenceError(code, what, advice=advice)
+def _require(checks: Iterator[Check]) -> None:
+    for check in checks:
+        if check.error is not None:
+            raise check.error
+
+
+def _explanation(appraisal: Appraisal, checks: Iterator[Check]) -> Explanation:
+    made = tuple(checks)
+    return Explanation(made, getattr(appraisal, "platform", None), getattr(appraisal, "claims", None))

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeclave.evidence import collection, eat, emulator
+from edgeclave.evidence import collection, eat, emulator, endorsements
+from edgeclave.evidence.kinds import KINDS as KINDS_OF_EVIDENCE
 from edgeclave.results import beacon, recipients, records, sealed
 from edgeclave.results.verdicts import codes
 from edgeclave.ta import signature
@@ -47,14 +48,16 @@ def test_numbers_and_names():
         assert f"| {number} |" in PAGE
     assert eat.PROFILE in PAGE
     assert collection.MEDIA_TYPE in PAGE
+    assert endorsements.MEDIA_TYPE in PAGE
+    assert not {kind.media_type for kind in KINDS_OF_EVIDENCE.values() if kind.media_type not in PAGE}
 
 
 def test_reasons_of_the_verifier():
-    sources = [ROOT / "edgeclave" / "evidence" / name for name in ("verifier.py", "eat.py", "emulator.py", "kinds.py")]
+    sources = (ROOT / "edgeclave" / "evidence").glob("*.py")
     found = {
         code for path in sources for code in re.findall(r'(?:_refused|EvidenceError)\(\s*"([a-z-]+)"', path.read_text())
     }
-    assert len(found) > 12
+    assert len(found) > 20
     assert not {code for code in found if f"`{code}`" not in PAGE}
 
 

@@ -17,6 +17,7 @@ from edgeclave.evidence.collection import evidence_digest
 from edgeclave.evidence.eat import Claims, Epoch, make_eat, report_data
 from edgeclave.evidence.emulator import make_quote
 from edgeclave.evidence.policy import Policy, TrustedApp
+from edgeclave.evidence.reference import Reference
 from edgeclave.evidence.verifier import Verifier
 from edgeclave.results.beacon import Beacon, sign_beacon, verify_beacon
 from edgeclave.results.recipients import sign_recipient_set, verify_recipient_set
@@ -90,7 +91,7 @@ class TestEdgeclaveReads:
         evidence = raw("evidence", "collection")
         policy = Policy(
             anchors=(Anchor("emulator", "emulated", public("attestation")),),
-            runtime={"emulator": frozenset({raw("evidence", "runtime_digest")})},
+            runtime={"emulator": Reference({"digest": raw("evidence", "runtime_digest")})},
             classes=frozenset({"emulated"}),
             trusted_apps=(TrustedApp(unique_id=reference.fixed("unique_id")),),
             freshness="nonce",

@@ -19,6 +19,7 @@ from edgeclave.evidence.anchors import Anchor
 from edgeclave.evidence.collection import decode_collection, evidence_digest
 from edgeclave.evidence.eat import read_eat
 from edgeclave.evidence.policy import Policy, TrustedApp
+from edgeclave.evidence.reference import Reference
 from edgeclave.evidence.runtime import runtime_digest
 from edgeclave.evidence.verifier import Verifier
 from edgeclave.platforms.base import StartRequest
@@ -161,7 +162,7 @@ async def test_evidence_of_a_debug_build_says_so_and_production_policies_refuse_
     evidence = await enclave.evidence(nonce)
     policy = Policy(
         anchors=(Anchor("emulator", "emulated", emulator_key(emulator)),),
-        runtime={"emulator": frozenset({runtime_digest()})},
+        runtime={"emulator": Reference({"digest": runtime_digest()})},
         classes=frozenset({"emulated"}),
         trusted_apps=(TrustedApp(identity.signer_id, identity.product_id),),
     )

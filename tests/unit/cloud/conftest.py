@@ -20,6 +20,7 @@ from edgeclave.evidence.anchors import Anchor
 from edgeclave.evidence.eat import Claims, Epoch, make_eat, report_data
 from edgeclave.evidence.emulator import make_quote, quote_item
 from edgeclave.evidence.policy import Policy, TrustedApp
+from edgeclave.evidence.reference import Reference
 from edgeclave.results.recipients import RecipientSet, sign_recipient_set, verify_recipient_set
 from edgeclave.results.records import CLOSE, OPEN, CloseRecord, OpenRecord, sign_close, sign_open
 from edgeclave.results.sealed import NO_INPUTS, RESULT, ResultHeader, seal
@@ -47,7 +48,7 @@ class World:
     def policy(self, **changed: Any) -> Policy:
         values: dict[str, Any] = {
             "anchors": (Anchor("emulator", "emulated", self.attestation_key.public_key(), DEVICE),),
-            "runtime": {"emulator": frozenset({RUNTIME})},
+            "runtime": {"emulator": Reference({"digest": RUNTIME})},
             "classes": frozenset({"emulated"}),
             "trusted_apps": (TrustedApp(signer_id=SIGNER, product_id=1, minimum_security_version=1),),
             "freshness": "unknown",

@@ -13,6 +13,7 @@ from edgeclave.evidence.collection import Collection, encode_collection
 from edgeclave.evidence.eat import Claims, Epoch, make_eat, report_data
 from edgeclave.evidence.emulator import make_quote, quote_item
 from edgeclave.evidence.policy import Policy, TrustedApp
+from edgeclave.evidence.reference import Reference
 from edgeclave.evidence.runtime import runtime_digest
 from edgeclave.ta.identity import Identity
 
@@ -55,7 +56,7 @@ class Platform:
     def policy(self, **changes: object) -> Policy:
         policy = {
             "anchors": (Anchor("emulator", "emulated", self.attestation_key.public_key(), "edge01"),),
-            "runtime": {"emulator": frozenset({runtime_digest()})},
+            "runtime": {"emulator": Reference({"digest": runtime_digest()})},
             "classes": frozenset({"emulated"}),
             "trusted_apps": (TrustedApp(SIGNER_ID, 7, minimum_security_version=2),),
             "freshness": "nonce",

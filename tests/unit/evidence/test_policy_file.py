@@ -4,7 +4,9 @@ import pytest
 
 from edgeclave.cose import generate_key
 from edgeclave.errors import ConfigurationError
-from edgeclave.evidence.policy import TrustedApp, load_policy
+from edgeclave.evidence.policy import TrustedApp
+from edgeclave.evidence.policy_file import load_policy
+from edgeclave.evidence.reference import AnyOf, Reference
 from edgeclave.evidence.runtime import runtime_digest
 from edgeclave.keys import create_key, public_pem
 
@@ -55,7 +57,9 @@ def test_a_whole_policy(write):
     assert policy.maximum_age_seconds == 60
     assert policy.debug is False
     assert policy.anchors[0].device == "edge01"
-    assert policy.runtime == {"emulator": {runtime_digest(), b"\xcd" * 32}}
+    assert policy.runtime == {
+        "emulator": AnyOf(Reference({"digest": runtime_digest()}), Reference({"digest": b"\xcd" * 32}))
+    }
     assert policy.trusted_apps == (
         TrustedApp(b"\xab" * 32, 1, minimum_security_version=2),
         TrustedApp(unique_id=b"\xef" * 32),

@@ -12,6 +12,7 @@ from edgeclave.evidence.collection import Collection, Item, encode_collection, e
 from edgeclave.evidence.eat import EAT, Epoch, make_eat, report_data
 from edgeclave.evidence.emulator import QUOTE, make_quote, quote_item
 from edgeclave.evidence.policy import Policy, TrustedApp
+from edgeclave.evidence.reference import Reference
 from edgeclave.evidence.runtime import runtime_digest
 from edgeclave.evidence.verifier import Verifier
 from edgeclave.ta.identity import Identity
@@ -54,7 +55,9 @@ def test_good_evidence_gives_everything_a_relying_party_needs(platform):
         pytest.param({"anchors": ()}, "untrusted-anchor", id="no anchor at all"),
         pytest.param({"classes": frozenset()}, "class-not-accepted", id="emulated is not named"),
         pytest.param({"classes": frozenset({"sgx"})}, "class-not-accepted", id="only real TEEs are named"),
-        pytest.param({"runtime": {"emulator": frozenset({bytes(32)})}}, "wrong-runtime", id="another release"),
+        pytest.param(
+            {"runtime": {"emulator": Reference({"digest": bytes(32)})}}, "wrong-runtime", id="another release"
+        ),
         pytest.param({"trusted_apps": ()}, "unknown-trusted-app", id="no trusted application is named"),
         pytest.param({"trusted_apps": (TrustedApp(b"s" * 32, 8),)}, "unknown-trusted-app", id="another product"),
         pytest.param({"trusted_apps": (TrustedApp(b"t" * 32, 7),)}, "unknown-trusted-app", id="another signer"),

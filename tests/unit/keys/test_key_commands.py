@@ -6,7 +6,7 @@ import json
 import pytest
 
 from edgeclave.cli.main import run
-from edgeclave.evidence.policy import load_policy
+from edgeclave.evidence.policy_file import load_policy
 from edgeclave.keys import load_public_key
 from edgeclave.results.recipients import verify_recipient_set
 
@@ -93,11 +93,19 @@ def test_a_policy_is_never_replaced(folder, capsys):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--class", "sgx"], "verifies no evidence of class sgx"),
+        (["--class", "optee-device"], "verifies no evidence of class optee-device"),
+        (["--class", "emulated", "--kind", "sgx"], "verifies no evidence of class emulated and kind sgx"),
+        (["--class", "sgx"], "is no root of kind sgx"),
         (["--class", "emulated", "--signer", "AB"], "64 hex digits"),
         (["--class", "emulated", "--freshness", "any"], "cannot be any"),
     ],
-    ids=["a class of later", "a short signer", "an unknown freshness"],
+    ids=[
+        "a class of later",
+        "another kind",
+        "a key in place of the vendor's root",
+        "a short signer",
+        "an unknown freshness",
+    ],
 )
 def test_a_policy_that_cannot_be_written(folder, capsys, more, said):
     run(["keys", "new", "attestation"])

@@ -1,0 +1,109 @@
+"""`edgeclave endorsements`: the folder of what vendors say about platforms, which the operator fills."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeclave.errors import ConfigurationError
+from edgeclave.evidence.endorsements import (
+    FOLDER_VARIABLE,
+    MAX_ENDORSEMENT_BYTES,
+    Endorsement,
+    day,
+    endorsement_folder,
+    read_any,
+    store,
+    stored,
+)
+from edgeclave.evidence.kinds import endorsement_types
+
+app = typer.Typer(help="What vendors say about platforms: certificates, revocations, TCB information.")
+
+_Folder = Annotated[
+    Path | None, typer.Option("--folder", help=f"Default: {FOLDER_VARIABLE}, or .edgeclave/endorsements.")
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback()
+def endorsements() -> None:
+    """Verification never touches the network: fetch endorsements from the vendor by other means, and import them here.
+
+    They need no trust, because each is signed up to the root it is used with.
+    """
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="A file, or a folder of files.", exists=True)],
+    folder: _Folder = None,
+    as_json: _Json = False,
+) -> None:
+    """Import what a file or a folder of files holds.
+
+    Example: edgeclave endorsements import collateral.json
+    """
+    files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
+    found = [(path, read_file(path)) for path in files]
+    imported = [endorsement for _, held in found for endorsement in held]
+    if not imported:
+        known = ", ".join(each.title for each in endorsement_types().values())
+        raise ConfigurationError(
+            "no-endorsement", "nothing here is an endorsement", where=str(source), advice=f"this release knows: {known}"
+        )
+    target = folder or endorsement_folder()
+    for endorsement in imported:
+        store(target, endorsement)
+    for path, held in found:
+        if not held:
+            typer.echo(f"left out, not an endorsement: {path}", err=True)
+    _print(imported, as_json)
+
+
+@app.command()
+def show(folder: _Folder = None, as_json: _Json = False) -> None:
+    """Show what is at hand, about what, and when it is valid.
+
+    Example: edgeclave endorsements show --json
+    """
+    _print(stored(folder or endorsement_folder(), endorsement_types().values()), as_json)
+
+
+def read_file(path: Path) -> list[Endorsement]:
+    """What a file holds; nothing if it is too large or holds none.
+
+    Raises:
+        ConfigurationError: `no-such-file`.
+    """
+    try:
+        with path.open("rb") as file:
+            return read_any(file.read(MAX_ENDORSEMENT_BYTES + 1), endorsement_types().values())
+    except OSError as error:
+        raise ConfigurationError("no-such-file", f"cannot read: {error}", where=str(path)) from error
+
+
+def _print(found: list[Endorsement], as_json: bool) -> None:
+    now = int(time.time())
+    rows = [
+        {
+            "type": each.type,
+            "subject": each.subject,
+            "not_before": each.not_before,
+            "not_after": each.not_after,
+            "state": "expired" if now > each.not_after else "valid" if now >= each.not_before else "not yet valid",
+            "sha256": each.digest.hex(),
+        }
+        for each in found
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    for each, row in zip(found, rows, strict=True):
+        typer.echo(f"{each.type}  {each.subject}  {day(each.not_before)} to {day(each.not_after)}  {row['state']}")
+    if not rows:
+        typer.echo("no endorsements; see `edgeclave endorsements import --help`")

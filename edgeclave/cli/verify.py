@@ -1,0 +1,114 @@
+"""`edgeclave verify`: one file, offline."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeclave import cose
+from edgeclave.cli.appraising import (
+    Outcome,
+    Verdict,
+    appraise,
+    read_endorsements,
+    read_input,
+    read_nonce,
+    read_time,
+    show,
+)
+from edgeclave.cli.main import show_error
+from edgeclave.errors import ConfigurationError, EdgeclaveError, EvidenceError
+from edgeclave.evidence.policy import Policy
+from edgeclave.evidence.policy_file import load_policy
+from edgeclave.evidence.verifier import Verifier
+from edgeclave.results.matching import match_result
+from edgeclave.results.sealed import RESULT, verify_result
+
+REFUSED, NOT_READABLE = 1, 2
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(help="A raw quote or report, an evidence collection, or a sealed result.")],
+    policy: Annotated[Path | None, typer.Option(help="What to accept; see `edgeclave policy init`.")] = None,
+    evidence: Annotated[Path | None, typer.Option(help="The evidence that a sealed result names.")] = None,
+    nonce: Annotated[str | None, typer.Option(help="The nonce it was asked for with, in hex.")] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", "--now", metavar="TIME", help="Verify as of then. Default: now.")
+    ] = None,
+    endorsements: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR|FILE", help="Endorsements to use instead of the imported ones."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Verify a file offline: a raw quote or report (its kind is detected), our evidence, or a sealed result.
+
+    Without a policy, a quote is verified up to the vendor's built-in root and described; the verdict is then about
+    signatures and TCB only.
+
+    Exit codes: 0 accepted; 1 refused; 2 not readable.
+
+    Example: edgeclave verify quote.bin --endorsements collateral.json --at 2025-07-19T09:56:40Z
+    """
+    try:
+        loaded = None if policy is None else load_policy(policy)
+        outcome = _verify(
+            read_input(file),
+            loaded,
+            None if evidence is None else read_input(evidence),
+            read_nonce(nonce),
+            read_time(at),
+            endorsements,
+        )
+    except ConfigurationError as error:
+        show_error(error)
+        raise typer.Exit(NOT_READABLE) from error
+    show(outcome, as_json)
+    if not outcome.accepted:
+        raise typer.Exit(REFUSED)
+
+
+def _verify(
+    data: bytes, policy: Policy | None, evidence: bytes | None, nonce: bytes | None, now: int, endorsements: Path | None
+) -> Outcome:
+    known = read_endorsements(endorsements)
+    if not _is_result(data):
+        outcome = appraise(data, policy, nonce, now, known)
+        if outcome is None:
+            raise ConfigurationError(
+                "not-readable",
+                "neither a quote or report of a platform this release knows, nor evidence, nor a sealed result",
+                advice="check that the file is the raw binary form",
+            )
+        return outcome
+    if evidence is None or policy is None:
+        raise ConfigurationError(
+            "needs-evidence", "a sealed result proves something only with its evidence and a policy",
+            advice="add --evidence FILE and --policy FILE",
+        )  # fmt: skip
+    outcome = appraise(evidence, policy, nonce, now, known)
+    if outcome is None:
+        raise ConfigurationError("not-readable", "not evidence this release knows", where="--evidence")
+    outcome = replace(outcome, what="a sealed result and its evidence")
+    if not outcome.accepted:
+        return replace(outcome, verdicts=(*outcome.verdicts, Verdict("result", "not reached", "its evidence failed")))
+    try:
+        attested = Verifier(policy, endorsements=known).verify(evidence, nonce=nonce, now=now)
+        result = verify_result(data, attested.signing_key)
+        match_result(result, attested, policy)
+    except EdgeclaveError as error:
+        refusal = EvidenceError(error.code, error.what, where=error.where, advice=error.advice)
+        return replace(outcome, verdicts=(*outcome.verdicts, Verdict("result", "failed", "not proven", refusal)))
+    header = result.header
+    found = f"number {header.sequence} on {header.output} of epoch {header.epoch}, assurance {header.assurance}"
+    return replace(outcome, verdicts=(*outcome.verdicts, Verdict("result", "passed", found)))
+
+
+def _is_result(data: bytes) -> bool:
+    try:
+        return cose.parse(data).protected.get(cose.TYP) == RESULT.media_type
+    except cose.SignatureError:
+        return False
