@@ -1,4 +1,4 @@
-"""A call with 1 KiB of JSON as the enclave runs it, against wasmtime-py calling the same component bare.
+"""A call with 1 KiB of JSON of a C trusted application as the enclave runs it, against wasmtime-py calling it bare.
 
 A process of its own plays the enclave, because starting an instance locks its process down for good.
 """
@@ -24,7 +24,9 @@ from edgeclave.enclave.loading import Files
 from edgeclave.enclave.messages import CallRequest, StartRequest
 from edgeclave.enclave.pipe import Pipe
 from edgeclave.enclave.starting import start
-from tests.fixtures.wat.packages import minimal_package
+from edgeclave.ta.world import WORLD
+from edgeclave.ta.wrapping import as_component
+from tests.fixtures.builds import TRUSTED_APPS, build_package
 
 PAYLOAD = '{"data":"' + "x" * 1013 + '"}'
 ROUNDS, CALLS = 30, 100
@@ -37,12 +39,12 @@ def rows() -> list[Row]:
     ):
         ours, reference = enclave.submit(_measure, Path(folder)).result()
     against = "bare wasmtime-py call of the same function"
-    return [Row("TA call inside the enclave process (1 KiB JSON)", against, "µs", ours, reference, 2.0)]
+    return [Row("TA call inside the enclave process (1 KiB JSON, C TA)", against, "µs", ours, reference, 2.0)]
 
 
 def _measure(folder: Path) -> tuple[float, float]:
-    package = minimal_package(folder)
-    echo = bare_echo(package.wasm)
+    package = build_package(TRUSTED_APPS / "probe_c", folder)
+    echo = bare_echo(as_component(package.wasm.read_bytes()))
 
     def bare() -> object:
         return echo(PAYLOAD)
@@ -52,21 +54,20 @@ def _measure(folder: Path) -> tuple[float, float]:
     )
     hardware = EmulatedHardware(EmulatorSecrets(root=os.urandom(32), attestation_key=key))
     files = Files(os.open(package.path, os.O_RDONLY), None, None)
-    request = StartRequest(slot="bench", host_time=0, recipients={"out": package.recipients})
-    instance, _ = start(request, files, hardware, Pipe(-1, -1))
+    instance, _ = start(StartRequest(slot="bench", host_time=0), files, hardware, Pipe(-1, -1))
     call = CallRequest(id="1", method="echo", payload=PAYLOAD, host_time=0)
     assert instance.call(call).reply == bare() == PAYLOAD
     return side_by_side(lambda: instance.call(call), bare, rounds=ROUNDS, calls=CALLS)
 
 
 def bare_echo(wasm: bytes | str) -> Callable[[str], Any]:
-    """The method `echo` of the minimal trusted application, called by wasmtime-py with nothing around it."""
+    """The method `echo` of a trusted application, called by wasmtime-py with nothing around it."""
     configuration = Config()
     configuration.parallel_compilation = False  # its threads would be missing in the enclave's forked compiler
     engine = Engine(configuration)
     linker = Linker(engine)
-    with linker.root() as root, root.add_instance("edgeclave:ta/tee@1.0.0") as tee:
-        for name in ("emit", "put", "random", "log"):
+    with linker.root() as root, root.add_instance(WORLD.interface) as tee:
+        for name in WORLD.functions:
             tee.add_func(name, lambda *_: None)
     store = Store(engine)
     component = Component.from_file(engine, wasm) if isinstance(wasm, str) else Component(engine, wasm)

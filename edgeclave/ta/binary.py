@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 COMPONENT = b"\0asm\x0d\x00\x01\x00"
 CORE_MODULE = b"\0asm\x01\x00\x00\x00"
+MAX_SECTIONS = 100_000  # a Python trusted application has some hundred; an empty one takes two bytes
 
 
 class Reader:
@@ -52,7 +53,11 @@ def sections(wasm: bytes) -> Iterator[tuple[int, memoryview]]:
     """Number and content of each section, in the order of the file."""
     reader = Reader(memoryview(wasm))
     reader.take(len(COMPONENT))
+    count = 0
     while reader.position < len(wasm):
+        count += 1
+        if count > MAX_SECTIONS:
+            raise ValueError(f"it has more than {MAX_SECTIONS} sections")
         section = reader.byte()
         yield section, reader.take(reader.number())
 

@@ -34,10 +34,11 @@ EXPORTS = {
 }
 """The functions a core module may export to the enclave. All but `cabi_post_invoke` must be there."""
 
-_TYPE, _IMPORT, _FUNCTION, _MEMORY, _EXPORT, _START = 1, 2, 3, 5, 7, 8
+_CUSTOM, _TYPE, _IMPORT, _FUNCTION, _MEMORY, _EXPORT, _START = 0, 1, 2, 3, 5, 7, 8
 _FUNCTION_TYPE = 0x60
 _VALUES = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128", 0x70: "funcref", 0x6F: "externref"}
 _KINDS = ("func", "table", "memory", "global", "tag")
+_MAX_TYPE_CHARACTERS = 200  # of a type in an error
 _NEVER_CALLED = ("_initialize", "_start")
 
 
@@ -141,7 +142,11 @@ def _check_export(module: CoreModule, name: str, type_: CoreType) -> None:
 def _read(wasm: bytes) -> CoreModule:
     module = CoreModule()
     types: list[CoreType] = []
+    seen: set[int] = set()
     for section, content in sections(wasm):
+        if section != _CUSTOM and section in seen:
+            raise ValueError(f"section {section} stands twice")  # each limit below is for all of its kind
+        seen.add(section)
         reader = Reader(content)
         if section == _TYPE:
             types += [_function_type(reader) for _ in range(reader.count(MAX_TYPES, "types"))]
@@ -207,7 +212,7 @@ def _skip_limits(reader: Reader) -> int:
 def _text(type_: CoreType | None) -> str:
     if type_ is None:
         return "no function"
-    return f"({', '.join(type_.params)}) -> ({', '.join(type_.results)})"
+    return f"({', '.join(type_.params)}) -> ({', '.join(type_.results)})"[:_MAX_TYPE_CHARACTERS]
 
 
 _ABI_ADVICE = "docs/abi.md shows what a core module must export"

@@ -48,3 +48,13 @@ def test_wakes_again_after_it_was_idle() -> None:
     time.sleep(1.2)
     ticker.arm(0.01)
     assert interrupted.wait(1)
+
+
+def test_without_deadlines_nothing_is_ever_late() -> None:
+    threads = threading.active_count()
+    ticker = DeadlineTicker(None)
+    ticker.start()
+    ticker.arm(0.0)
+    time.sleep(0.05)
+    assert not ticker.disarm()
+    assert threading.active_count() == threads

@@ -203,6 +203,8 @@ UNIT = CoreType((), ())
             "types other than those of functions",
             id="garbage-collected types",
         ),
+        pytest.param(GOOD + b"\x01\x01\x00", "core-module-refused", "section 1 stands twice", id="types twice"),
+        pytest.param(GOOD + b"\0\0" * 100_001, "core-module-refused", "more than 100000 sections", id="many sections"),
         pytest.param(GOOD[:-40], "core-module-refused", "cut off", id="cut off"),
         pytest.param(b"\0asm\x01\0\0\0\x02\xff\xff\xff\xff\x0f", "core-module-refused", "cut off", id="a huge section"),
         pytest.param(

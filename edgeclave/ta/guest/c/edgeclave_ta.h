@@ -91,7 +91,7 @@ ec_kind ec_kind_of(ec_json value);
 
 /* Each returns false, and leaves `out` alone, when the value is absent or of another kind. */
 bool ec_read_bool(ec_json value, bool *out);
-bool ec_read_number(ec_json value, double *out);   /* any number, rounded to the nearest double as Python rounds it */
+bool ec_read_number(ec_json value, double *out);   /* the nearest double, as in Python; false if too large */
 bool ec_read_integer(ec_json value, int64_t *out); /* written without fraction and exponent, and within 64 bits */
 bool ec_read_text(ec_json value, ec_text *out);    /* copied only if it has escapes; false too when out of memory */
 
