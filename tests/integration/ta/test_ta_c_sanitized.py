@@ -23,7 +23,8 @@ BACKEND = Path(__file__).parents[2] / "fixtures" / "native_tee" / "native.c"
 WASM_BACKEND = "ec_tee_wasm.c"
 VALUES = [
     0, -1, 1 << 62, 1.5, -0.0, 5e-324, 1.7976931348623157e308, 2.0**-44, 0.1, 1e22, 1e23, 123456789012345680.0, 1e-7,
-    True, False, None, "", "text", "é\u4e2d\U0001f600", '"\\/\b\f\n\r\t\x00\x1f', [], {}, [[[]]], {"a": {"b": [1, 2.5]}},
+    True, False, None, "", "text", "é\u4e2d\U0001f600", '"\\/\b\f\n\r\t\x00\x1f',
+    [], {}, [[[]]], {"a": {"b": [1, 2.5]}},
     {"": 0, "é": [None]}, list(range(100)), "x" * 5000,
 ]  # fmt: skip
 
@@ -36,9 +37,9 @@ def mirrored(number: str) -> float | str:
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("native") / "mirror"
     sources = [path for path in sorted(GUEST_C.glob("*.c")) if path.name != WASM_BACKEND]
-    command = [tool("gcc", "gcc"), "-std=c17", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O1", "-g", "-ffp-contract=off",
-               "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{GUEST_C}", "-o", str(out),
-               str(BACKEND), str(TRUSTED_APPS / "json_mirror" / "app.c"), *map(str, sources)]  # fmt: skip
+    options = ["-std=c17", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O1", "-g", "-ffp-contract=off"]
+    options += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{GUEST_C}", "-o", str(out)]
+    command = [tool("gcc", "gcc"), *options, BACKEND, TRUSTED_APPS / "json_mirror" / "app.c", *sources]
     subprocess.run(command, check=True, timeout=100)
     return out
 
