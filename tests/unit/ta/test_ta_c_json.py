@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from wasmtime import Engine, Store
+from wasmtime import Store
 from wasmtime.component import Component, Linker
 
 from edgeclave.ta.wrapping import as_component
 from tests.fixtures.builds import TRUSTED_APPS, built_wasm
+from tests.fixtures.engines import single_threaded_engine
 
 Invoke = Callable[[str, str], Any]
 TEXT = st.text(st.characters(codec="utf-8"))
@@ -30,7 +31,7 @@ JSON = st.recursive(
 @pytest.fixture(scope="module")
 def invoke() -> Invoke:
     """The core module as a component, in bare wasmtime: it asks nothing of the TEE."""
-    engine = Engine()
+    engine = single_threaded_engine()
     component = Component(engine, as_component(built_wasm(TRUSTED_APPS / "json_mirror").read_bytes()))
     store = Store(engine)
     store.set_limits(memory_size=16 << 20)

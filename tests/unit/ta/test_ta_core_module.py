@@ -8,7 +8,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wasmtime import Engine, Store, wat2wasm
+from wasmtime import Store, wat2wasm
 from wasmtime.component import Component, Linker
 
 from edgeclave.errors import PackageError
@@ -16,6 +16,7 @@ from edgeclave.ta.core_module import check_core_module, read_core_module
 from edgeclave.ta.imports import component_interface
 from edgeclave.ta.world import WIT_FILE, WORLD, CoreType, read_world
 from edgeclave.ta.wrapping import as_component
+from tests.fixtures.engines import single_threaded_engine
 
 MEMORY = '(memory (export "memory") 1)'
 REALLOC = '(func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))'
@@ -73,14 +74,14 @@ def test_a_core_module_becomes_a_component_of_the_wit(wasm: bytes) -> None:
     assert wrapped == as_component(wasm), "deterministic"
     assert wasm in wrapped
     assert as_component(wrapped) == wrapped, "a component stays as it is"
-    component = Component(Engine(), wrapped)
-    assert list(component.type.imports(Engine())) == ([TEE] if wasm is EVERYTHING else [])
+    component = Component(single_threaded_engine(), wrapped)
+    assert list(component.type.imports(single_threaded_engine())) == ([TEE] if wasm is EVERYTHING else [])
     assert component_interface(wasm).imports == ((TEE,) if wasm is EVERYTHING else ())
     assert {"invoke", "memory", "cabi_realloc"} <= set(component_interface(wasm).exports)
 
 
 def test_it_runs() -> None:
-    engine = Engine()
+    engine = single_threaded_engine()
     store = Store(engine)
     invoke = Linker(engine).instantiate(store, Component(engine, as_component(GOOD))).get_func(store, "invoke")
     assert invoke is not None

@@ -5,11 +5,12 @@ import contextlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wasmtime import Engine, wat2wasm
+from wasmtime import wat2wasm
 from wasmtime.component import Component
 
 from edgeclave.errors import PackageError
 from edgeclave.ta.imports import Interface, component_interface
+from tests.fixtures.engines import single_threaded_engine
 
 HEADER = b"\0asm\x0d\x00\x01\x00"
 # (import "a:b/c" (instance (type 0))) and (import "t" (type (eq 0))); (export "invoke" (func 0))
@@ -35,7 +36,7 @@ def test_it_agrees_with_the_compiler() -> None:
           (func $run (canon lift (core func $i "run")))
           (export "invoke" (func $run)))
     """)
-    engine = Engine()
+    engine = single_threaded_engine()
     component = Component(engine, wasm)
     interface = component_interface(bytes(wasm))
     assert interface.imports == ("edgeclave:ta/tee@1.0.0", "plain")
