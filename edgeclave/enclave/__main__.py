@@ -1,5 +1,5 @@
-"""The enclave process: `python -I -m edgeclave.enclave --package-fd N --hardware-fd N`, and where there is a cache of
-compiled code `--cache-fd N` (read) and `--cache-out-fd N` (written when it had to compile). `--debug` opens it to
+"""The enclave process: `python -I -m edgeclave.enclave --package-fd N --hardware-fd N`, where there is compiled
+code `--cache-fd N`, and `--cache-out-fd N` for what had to be compiled: memory files both. `--debug` opens it to
 debuggers and takes deadlines away; then its evidence says debug, and it has other keys.
 
 Requests come on standard input and replies leave on standard output; log lines are JSON on standard error. It is

@@ -26,7 +26,7 @@ CONFIGURATION: dict[str, bool | int] = {
     "memory_guard_size": 0,
     "memory_reservation_for_growth": MEMORY_GROWTH_BYTES,
     "memory_may_move": True,
-    "memory_init_cow": False,  # would need a memfd at each instantiation
+    "memory_init_cow": True,  # the first contents of a memory are mapped from the file of compiled code, and so shared
     "signals_based_traps": False,
     "wasm_threads": False,
 }
@@ -45,6 +45,7 @@ def make_engine(*, parallel_compilation: bool = False, debuggable: bool = False)
     if debuggable:
         config.debug_info = True
         config.cranelift_opt_level = "none"
+        config.memory_init_cow = False  # code that was not loaded from a file would need one made when it runs
     return Engine(config)
 
 

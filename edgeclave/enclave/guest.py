@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from wasmtime import Engine, Store, WasiConfig, WasmtimeError
+from wasmtime import Engine, Store, WasmtimeError
 from wasmtime.component import U16, Component, Func, Linker, RecordType, ResultType, String, ValType
 
 from edgeclave.enclave.deadline import DeadlineTicker
-from edgeclave.enclave.imports import is_wasi
 from edgeclave.errors import PackageError
 
 MAX_FAILURE_CHARACTERS = 4096
@@ -47,7 +46,6 @@ class Guest:
         self._linker = linker
         self._ticker = ticker
         self._memory_bytes = memory_bytes
-        self._needs_wasi = any(is_wasi(name) for name in component.type.imports(engine))
         self._store: Store | None = None
         self._invoke: Func | None = None
 
@@ -61,8 +59,6 @@ class Guest:
         if self._invoke is not None:
             return
         store = Store(self._engine)
-        if self._needs_wasi:
-            store.set_wasi(WasiConfig())  # without it wasmtime ends the whole process when the guest uses WASI
         store.set_limits(
             memory_size=self._memory_bytes,
             table_elements=_TABLE_ELEMENTS,

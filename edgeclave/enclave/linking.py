@@ -6,13 +6,14 @@ wasmtime-py tells the two cases of a WIT result apart by their Python types; whe
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from wasmtime import Engine, WasmtimeError
 from wasmtime.component import Linker, LinkerInstance, Record, Variant
+from wasmtime.component._types import ComponentExtern
 
+from edgeclave.enclave import wasi
 from edgeclave.enclave.imports import TEE_INTERFACE, is_wasi
 from edgeclave.enclave.messages import Caller
 from edgeclave.enclave.sealing import Provenance
@@ -22,14 +23,10 @@ from edgeclave.enclave.transaction import ServiceError
 Function = Callable[..., Any]
 
 
-def make_linker(engine: Engine, imports: Iterable[str], services: Services) -> Linker:
+def make_linker(engine: Engine, imports: Mapping[str, ComponentExtern], services: Services) -> Linker:
     """A linker that offers what `imports` names: the TEE, and an empty WASI where a toolchain needs one."""
-    names = tuple(imports)
     linker = Linker(engine)
-    if any(is_wasi(name) for name in names):
-        linker.add_wasip2()
-        linker.allow_shadowing = True
-        _take_away_waiting_and_sockets(linker, names)
+    wasi.define(linker, engine, {name: extern for name, extern in imports.items() if is_wasi(name)})
     with linker.root() as root, root.add_instance(TEE_INTERFACE) as tee:
         _add_services(tee, services)
     return linker
@@ -106,29 +103,3 @@ def _record(**fields: Any) -> Record:
     record = Record()
     record.__dict__.update(fields)
     return record
-
-
-def _take_away_waiting_and_sockets(linker: Linker, names: Iterable[str]) -> None:
-    """An empty WASI still lets a guest sleep, where no deadline reaches it, and make sockets it cannot connect."""
-
-    def refuse_waiting(_store: object, _when: int) -> None:
-        raise WasmtimeError("a trusted application cannot wait: there is no sleep in the TEE")
-
-    replaced: dict[str, dict[str, Function]] = {
-        "wasi:clocks/monotonic-clock": {
-            "now": lambda _store: time.monotonic_ns(),
-            "resolution": lambda _store: 1,
-            "subscribe-instant": refuse_waiting,
-            "subscribe-duration": refuse_waiting,
-        },
-        "wasi:sockets/tcp-create-socket": {"create-tcp-socket": lambda _store, _family: "access-denied"},
-        "wasi:sockets/udp-create-socket": {"create-udp-socket": lambda _store, _family: "access-denied"},
-    }
-    with linker.root() as root:
-        for name in names:
-            functions = replaced.get(name.partition("@")[0])
-            if functions is None:
-                continue
-            with root.add_instance(name) as instance:
-                for function_name, function in functions.items():
-                    instance.add_func(function_name, function)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from wasmtime import Engine, WasmtimeError
 from wasmtime.component import Component
+from wasmtime.component._types import ComponentExtern
 
 from edgeclave.cose import sha256
-from edgeclave.enclave.compilation import DEFAULT_LIMITS, CachedCode, CompiledCodeCache
+from edgeclave.enclave.compilation import DEFAULT_LIMITS
+from edgeclave.enclave.compiled_code import CodeFile, CompiledCode
 from edgeclave.enclave.engine import fingerprint
 from edgeclave.enclave.hardware import Hardware
 from edgeclave.enclave.imports import check_imports
@@ -29,11 +31,11 @@ from edgeclave.ta.wrapping import as_component
 
 @dataclass(frozen=True)
 class Files:
-    """Descriptors that the host passed: the package, the cached compiled code, and where to write it anew."""
+    """Descriptors that the host passed: the package, compiled code, and an empty memory file to make it anew."""
 
     package: int
     cached: int | None
-    keep: int | None
+    fresh: int | None
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Loaded:
     identity: Identity
     manifest: Manifest
     component: Component
-    imports: Sequence[str]
+    imports: Mapping[str, ComponentExtern]
     compiled: bool
 
 
@@ -54,27 +56,27 @@ def load(files: Files, hardware: Hardware, engine: Engine) -> Loaded:
         PackageError: from reading and verifying the package; `not-a-component`, `core-module-refused`,
             `no-invoke`, `wasm-refused`, `compile-limit`, `import-refused`, `storage-protection-unavailable`.
     """
-    # Copying 50 MB of compiled code and verifying 19 MB of package are half of a warm start: do them side by side.
-    ahead = _Ahead(lambda: _copy_cached(files.cached))
+    # Hashing 50 MB of compiled code and verifying 19 MB of package are half of a warm start: do them side by side.
+    ahead = _Ahead(lambda: _read_cached(files.cached))
     try:
         verified = verify_package(read_package(_read(files.package)))
         cached = ahead.result()
         identity = replace(verified.identity, debug=verified.identity.debug or hardware.debug)
         _check_storage_protection(verified.manifest, storage_level(hardware))
         wasm = as_component(verified.wasm)
-        cache = CompiledCodeCache(unique_key(hardware, identity, "compiled-code"), sha256(wasm), debug=identity.debug)
-        component = None if cached is None or hardware.debug else cache.load(engine, cached)
+        code = CompiledCode(unique_key(hardware, identity, "compiled-code"), sha256(wasm), debug=identity.debug)
+        component = None if files.cached is None or hardware.debug else code.load(engine, cached)
         compiled = component is None and not hardware.debug
         if hardware.debug:
             component = _compile_for_debugger(engine, wasm)
         elif component is None:
-            component = cache.compile(engine, wasm, files.keep, DEFAULT_LIMITS)
+            component = code.compile(engine, wasm, files.fresh, DEFAULT_LIMITS)
     finally:
         ahead.join()
-        for descriptor in (files.package, files.cached, files.keep):
+        for descriptor in (files.package, files.cached, files.fresh):
             if descriptor is not None:
                 os.close(descriptor)
-    imports = tuple(component.type.imports(engine))
+    imports = component.type.imports(engine)
     check_imports(imports)
     return Loaded(identity, verified.manifest, component, imports, compiled)
 
@@ -82,23 +84,23 @@ def load(files: Files, hardware: Hardware, engine: Engine) -> Loaded:
 class _Ahead(threading.Thread):
     """Work in a thread of its own, which has ended when its result is there."""
 
-    def __init__(self, work: Callable[[], CachedCode | None]) -> None:
+    def __init__(self, work: Callable[[], CodeFile | None]) -> None:
         super().__init__(daemon=True)
         self._work = work
-        self._result: CachedCode | None = None
+        self._result: CodeFile | None = None
         self.start()
 
     def run(self) -> None:
         self._result = self._work()
 
-    def result(self) -> CachedCode | None:
+    def result(self) -> CodeFile | None:
         self.join()
         return self._result
 
 
-def _copy_cached(descriptor: int | None) -> CachedCode | None:
+def _read_cached(descriptor: int | None) -> CodeFile | None:
     fingerprint()  # reads the whole wasmtime library, and is remembered
-    return None if descriptor is None else CachedCode.copy(descriptor)
+    return None if descriptor is None else CodeFile.read(descriptor)
 
 
 def _compile_for_debugger(engine: Engine, wasm: bytes) -> Component:

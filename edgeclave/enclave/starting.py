@@ -88,9 +88,10 @@ def start(request: StartRequest, files: Files, hardware: Hardware, host: Pipe) -
     )
     memory_bytes = manifest.limits.memory_mib << 20
     ticker = DeadlineTicker(None if hardware.debug else engine.increment_epoch)
-    ticker.start()
-    lockdown.before_running(memory_bytes)
     guest = Guest(engine, loaded.component, make_linker(engine, loaded.imports, services), ticker, memory_bytes)
+    landlock = lockdown.before_running(memory_bytes, ticker.start)
+    if not landlock:
+        enclave_log("info", "the kernel has no Landlock: only the filter of system calls keeps the enclave in")
     _prepare(guest)
 
     evidence = attester.evidence(None, request.host_time)

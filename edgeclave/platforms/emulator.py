@@ -10,24 +10,30 @@ which stand in for hardware (`edgeclave.platforms.emulated_counters`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import tempfile
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgeclave.cose import generate_key, spki, thumbprint
+from edgeclave.enclave import landlock
 from edgeclave.enclave.emulated_hardware import ROOT_BYTES, EmulatorSecrets
 from edgeclave.enclave.messages import StartRequest
-from edgeclave.errors import EnclaveError, PackageError
+from edgeclave.errors import EdgeclaveError, EnclaveError, PackageError
 from edgeclave.platforms.base import Keeper, NothingKept, Probe
 from edgeclave.platforms.compiled_cache import CacheSlot, CompiledCodeCache
 from edgeclave.platforms.debugger import Debugger
 from edgeclave.platforms.emulated_counters import EmulatedCounters
 from edgeclave.platforms.enclave_process import Counting, Descriptors, EnclaveProcess
+
+_Made = TypeVar("_Made")
 
 ROOT_KEY, ATTESTATION_KEY, ANCHOR = "root.key", "attestation.key.pem", "attestation.pub.pem"
 COUNTERS = "counters"
@@ -50,10 +56,13 @@ class Emulator:
         self.directory = directory
         self._debugger = debugger
         self._cache = CompiledCodeCache(cache)
+        self._compiling = asyncio.Lock()
         self._counters = EmulatedCounters(directory / COUNTERS, self._root_key) if counter else None
 
     def probe(self) -> Probe:
-        detail = "software emulation: proves nothing against the owner of the device"
+        version = landlock.version()
+        isolation = f"seccomp, Landlock {version}" if version else "seccomp (the kernel has no Landlock)"
+        detail = f"software emulation: proves nothing against the owner of the device; isolation by {isolation}"
         if self._counters is not None:
             detail += "; its counter is a file that stands in for hardware"
         return Probe(available=True, detail=detail)
@@ -72,15 +81,25 @@ class Emulator:
         return thumbprint(self._attestation_key().public_key())
 
     async def start(self, package: Path, request: StartRequest, keeper: Keeper | None = None) -> EnclaveProcess:
-        slot = await asyncio.to_thread(self._open_cache, package)
+        keeper = keeper or NothingKept()
+        slot = await self._open_cache(package)
+        if slot.cached is not None:
+            return await self._start(package, request, slot, keeper)
+        slot.close()
+        # One at a time: a compiler may take most of a small gateway's memory, and the next start may find its code.
+        async with self._compiling:
+            return await self._start(package, request, await self._open_cache(package), keeper)
+
+    async def _start(self, package: Path, request: StartRequest, slot: CacheSlot, keeper: Keeper) -> EnclaveProcess:
         try:
-            enclave = await self._spawn(package, slot, request.slot, keeper or NothingKept())
+            enclave = await self._spawn(package, slot, request.slot, keeper)
             started = await enclave.start(request)
             if started.compiled:
-                slot.keep()
+                await _to_the_end(asyncio.to_thread(slot.keep), lambda _: enclave.kill())
+            let_go = slot.hold()
+            enclave.ended.add_done_callback(lambda _: let_go())
         finally:
             slot.close()
-            slot.discard()
         return enclave
 
     async def _spawn(self, package: Path, slot: CacheSlot, name: str, keeper: Keeper) -> EnclaveProcess:
@@ -90,17 +109,18 @@ class Emulator:
             opened.append(self._secrets())
             descriptors = Descriptors(opened[0], opened[1], slot.cached, slot.fresh)
             counting = None if self._counters is None else Counting(keeper, self._counters.run)
-            spawning = asyncio.ensure_future(EnclaveProcess.spawn(descriptors, name, counting, self._debugger))
-            try:
-                return await asyncio.shield(spawning)
-            except asyncio.CancelledError:
-                await (await spawning).kill()
-                raise
+            spawning = EnclaveProcess.spawn(descriptors, name, counting, self._debugger)
+            return await _to_the_end(spawning, EnclaveProcess.kill)
         finally:
             for descriptor in opened:
                 os.close(descriptor)
 
-    def _open_cache(self, package: Path) -> CacheSlot:
+    async def _open_cache(self, package: Path) -> CacheSlot:
+        return await _to_the_end(
+            asyncio.to_thread(self._read_cache, package), lambda slot: asyncio.to_thread(slot.close)
+        )
+
+    def _read_cache(self, package: Path) -> CacheSlot:
         try:
             return self._cache.open(package)
         except OSError as error:
@@ -168,6 +188,17 @@ def _load(path: Path) -> ec.EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise _unusable(path, "it is not a P-256 key")
     return key
+
+
+async def _to_the_end(work: Coroutine[Any, Any, _Made], undo: Callable[[_Made], Awaitable[None]]) -> _Made:
+    """What `work` makes. When cancelled, waits for what cannot be interrupted and takes it back."""
+    working = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        with contextlib.suppress(EdgeclaveError):
+            await undo(await working)
+        raise
 
 
 def _read(path: Path) -> bytes:

@@ -275,7 +275,9 @@ class EnclaveProcess:
         self._log.cancel()
         if self._process.stdin is not None:
             self._process.stdin.close()
-        self.ended.set_result(Ended(self._end_reason or _describe(exit_code), exit_code, self._end_expected))
+        # What the kernel did to it says more than what was seen of that from here.
+        reason = _by_the_kernel(exit_code) or self._end_reason or _describe(exit_code)
+        self.ended.set_result(Ended(reason, exit_code, self._end_expected))
 
     def _gone(self) -> EnclaveError:
         return EnclaveError(
@@ -284,6 +286,15 @@ class EnclaveProcess:
             where=self._slot,
             advice="it is started again; repeat the call with the same call id",
         )
+
+
+def _by_the_kernel(exit_code: int) -> str | None:
+    """None when it ended by itself, or by the signal that is used from here."""
+    if exit_code >= 0 or exit_code == -signal.SIGKILL:
+        return None
+    if exit_code == -signal.SIGSYS:
+        return "the kernel killed it for a forbidden system call"
+    return _describe(exit_code)
 
 
 def _describe(exit_code: int) -> str:

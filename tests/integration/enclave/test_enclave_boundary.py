@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -33,7 +34,17 @@ def working_directory(process_id: int) -> Path:
 
 
 def open_files(process_id: int) -> list[str]:
-    return [str(entry.readlink()) for entry in Path(f"/proc/{process_id}/fd").iterdir()]
+    links = []
+    for entry in Path(f"/proc/{process_id}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them, when it is one's own
+            links.append(str(entry.readlink()))
+    return links
+
+
+def code_files(process_id: int) -> list[str]:
+    """Inodes of the memory files of compiled code that are mapped."""
+    lines = Path(f"/proc/{process_id}/maps").read_text().splitlines()
+    return sorted({line.split()[4] for line in lines if "memfd:compiled-code" in line})
 
 
 def runs(process_id: int) -> bool:
@@ -231,10 +242,14 @@ async def test_there_is_no_sleep_that_outlives_the_deadline(start: Start, tmp_pa
 
 
 async def test_compiled_code_is_used_again_and_altered_code_never(
-    emulator: Emulator, start: Start, minimal: HandmadePackage, tmp_path: Path
+    emulator: Emulator, start: Start, minimal: HandmadePackage, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert (await start(minimal)).started.compiled
-    assert not (await start(minimal)).started.compiled
+    first = await start(minimal)
+    second = await start(minimal)
+    assert (first.started.compiled, second.started.compiled) == (True, False)
+    assert code_files(first.process_id) == code_files(second.process_id) != [], "both run the same memory"
+    await first.kill()
+    await second.kill()
     (kept,) = (tmp_path / "cache").glob("*.compiled")
     content = bytearray(kept.read_bytes())
     content[len(content) // 2] ^= 1
@@ -242,7 +257,9 @@ async def test_compiled_code_is_used_again_and_altered_code_never(
     enclave = await start(minimal)
     assert enclave.started.compiled
     assert reply(await call(enclave, "echo", 1)) == 1
+    await enclave.kill()
     assert not (await start(minimal)).started.compiled, "the altered file was replaced"
+    assert "it was altered" in caplog.text
     assert len(list((tmp_path / "cache").iterdir())) == 1, "no temporary file stays"
 
 
@@ -383,14 +400,21 @@ async def test_a_call_that_is_given_up_ends_the_enclave(start: Start, minimal: H
     assert (await enclave.ended).reason == "the request in progress was given up"
 
 
-async def test_a_start_that_is_given_up_leaves_nothing_running(emulator: Emulator, minimal: HandmadePackage) -> None:
-    for delay in (0.0, 0.01, 0.1, 0.25):
-        starting = asyncio.create_task(emulator.start(minimal.path, Slot().request(None)))
+async def test_a_start_that_is_given_up_leaves_nothing_running(emulator: Emulator, tmp_path: Path) -> None:
+    endless = wat_package(
+        tmp_path / "package",
+        "(component (core module $m (func $f (loop $again (br $again))) (start $f)) (core instance (instantiate $m)))",
+    )
+    open_before = sorted(open_files(os.getpid()))
+    for delay in (0.0, 0.01, 0.1, 0.5, 1.0):
+        starting = asyncio.create_task(emulator.start(endless.path, Slot().request(None)))
         await asyncio.sleep(delay)
         starting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await starting
-    assert enclaves_of_this_process() == []
+        assert enclaves_of_this_process() == []
+    assert [name for name in open_files(os.getpid()) if "memfd" in name] == []
+    assert len(open_files(os.getpid())) <= len(open_before) + 2, "pipes of a process that was just ended"
 
 
 async def test_calls_at_the_same_time_are_answered_one_after_the_other(start: Start, minimal: HandmadePackage) -> None:

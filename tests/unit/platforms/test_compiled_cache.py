@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from edgeclave.enclave import memory_files
 from edgeclave.platforms.compiled_cache import MAX_FILES, CompiledCodeCache
 
 
@@ -14,44 +16,94 @@ def package(folder: Path, content: bytes) -> Path:
     return path
 
 
-def fill(cache: CompiledCodeCache, path: Path, content: bytes) -> Path:
+def fill(cache: CompiledCodeCache, path: Path, content: bytes) -> None:
+    """What an enclave does that had to compile."""
     slot = cache.open(path)
     os.write(slot.fresh, content)
+    memory_files.make_unchangeable(slot.fresh)
     slot.keep()
     slot.close()
-    return slot.path
 
 
-def test_what_was_kept_is_offered_again(tmp_path: Path) -> None:
+def memory_files_open() -> int:
+    entries = [entry for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+    return len([entry for entry in entries if "memfd:compiled-code" in str(entry.readlink())])
+
+
+def test_what_was_kept_is_offered_again_and_cannot_be_changed(tmp_path: Path) -> None:
     cache = CompiledCodeCache(tmp_path / "cache")
     path = package(tmp_path, b"one")
     missed = cache.open(path)
     assert missed.cached is None
     missed.close()
-    missed.discard()
     fill(cache, path, b"compiled")
     found = cache.open(path)
     assert found.cached is not None
     assert os.pread(found.cached, 100, 0) == b"compiled"
+    with pytest.raises(PermissionError):
+        os.pwrite(found.cached, b"x", 0)
     found.close()
-    found.discard()
     assert [entry.read_bytes() for entry in (tmp_path / "cache").iterdir()] == [b"compiled"]
+    assert memory_files_open() == 0
+
+
+def test_what_could_still_be_changed_is_not_kept(tmp_path: Path) -> None:
+    cache = CompiledCodeCache(tmp_path / "cache")
+    slot = cache.open(package(tmp_path, b"one"))
+    os.write(slot.fresh, b"compiled")
+    slot.keep()
+    slot.close()
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_code_in_use_is_in_memory_once_however_many_ask_at_the_same_time(tmp_path: Path) -> None:
+    cache = CompiledCodeCache(tmp_path / "cache")
+    path = package(tmp_path, b"one")
+    fill(cache, path, b"compiled")
+    with ThreadPoolExecutor(4) as threads:
+        slots = list(threads.map(lambda _: cache.open(path), range(8)))
+    assert len({slot.cached for slot in slots}) == 1
+    let_go = slots[0].hold()
+    for slot in slots:
+        slot.close()
+    assert memory_files_open() == 1, "a running instance holds it"
+    let_go()
+    assert memory_files_open() == 0
+
+
+def test_code_that_is_replaced_stays_with_those_that_run_it(tmp_path: Path) -> None:
+    cache = CompiledCodeCache(tmp_path / "cache")
+    path = package(tmp_path, b"one")
+    fill(cache, path, b"old")
+    running = cache.open(path)
+    let_go = running.hold()
+    old = running.cached
+    assert old is not None
+    running.close()
+    fill(cache, path, b"new")
+    assert os.pread(old, 10, 0) == b"old"
+    let_go()
+    newer = cache.open(path)
+    assert newer.cached is not None
+    assert os.pread(newer.cached, 10, 0) == b"new"
+    newer.close()
 
 
 def test_the_least_recently_used_go(tmp_path: Path) -> None:
-    cache = CompiledCodeCache(tmp_path / "cache")
-    first = fill(cache, package(tmp_path, b"first"), b"x")
-    second = fill(cache, package(tmp_path, b"second"), b"x")
+    folder = tmp_path / "cache"
+    cache = CompiledCodeCache(folder)
+    fill(cache, package(tmp_path, b"first"), b"x")
+    (first,) = folder.iterdir()
+    fill(cache, package(tmp_path, b"second"), b"x")
+    (second,) = set(folder.iterdir()) - {first}
     os.utime(first, (1, 1))
     os.utime(second, (2, 2))
-    used = cache.open(package(tmp_path, b"first"))
-    used.close()
-    used.discard()
+    cache.open(package(tmp_path, b"first")).close()
     for number in range(MAX_FILES - 1):
         fill(cache, package(tmp_path, b"%d" % number), b"x")
     assert first.exists()
     assert not second.exists()
-    assert len(list((tmp_path / "cache").iterdir())) == MAX_FILES
+    assert len(list(folder.iterdir())) == MAX_FILES
 
 
 def test_a_missing_package_leaves_nothing_behind(tmp_path: Path) -> None:
