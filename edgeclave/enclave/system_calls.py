@@ -11,7 +11,7 @@ import os
 
 from edgeclave.enclave.seccomp import Bits, Rules
 
-_NUMBERS: dict[str, tuple[int, int | None]] = {
+NUMBERS: dict[str, tuple[int, int | None]] = {
     "access": (21, None),
     "brk": (12, 214),
     "clock_getres": (229, 114),
@@ -121,4 +121,4 @@ def _rules(machine: str, allowed: tuple[str, ...], conditional: dict[str, Bits],
 
 
 def number_of(name: str, machine: str) -> int | None:
-    return _NUMBERS[name][machine == "aarch64"]
+    return NUMBERS[name][machine == "aarch64"]
