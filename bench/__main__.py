@@ -10,7 +10,7 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from bench import call_path, enclave_call, enclave_start, evidence, outbox_drain, sealed_results
+from bench import call_path, enclave_call, enclave_memory, enclave_start, evidence, outbox_drain, sealed_results
 from bench.row import Row
 
 BENCHES: tuple[Callable[[], list[Row]], ...] = (
@@ -18,6 +18,7 @@ BENCHES: tuple[Callable[[], list[Row]], ...] = (
     call_path.rows,
     sealed_results.rows,
     enclave_start.rows,
+    enclave_memory.rows,
     outbox_drain.rows,
     evidence.rows,
 )
