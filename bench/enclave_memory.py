@@ -14,8 +14,7 @@ from bench.row import Row
 from edgeclave.platforms.base import CallRequest, StartRequest
 from edgeclave.platforms.emulator import Emulator
 from edgeclave.platforms.enclave_process import EnclaveProcess
-from tests.fixtures.builds import probe_package
-from tests.fixtures.wat.packages import minimal_package
+from tests.fixtures.builds import TRUSTED_APPS, build_package, probe_package
 
 CALLS = 1000
 INSTANCES = 50
@@ -31,15 +30,15 @@ def rows() -> list[Row]:
 
 async def _measure(folder: Path) -> list[Row]:
     emulator = Emulator(folder / "emulator", folder / "cache")
-    small, python = minimal_package(folder / "small").path, probe_package(folder).path
+    small, python = build_package(TRUSTED_APPS / "probe_c", folder).path, probe_package(folder / "python").path
     small_alone = await _one(emulator, small)
     python_alone = await _one(emulator, python)
     seconds, each = await _many(emulator, small)
     return [
-        Row("memory of a core-module TA after 1,000 calls", "the limit", "MiB", small_alone, C_TARGET_MIB, 1.0),
+        Row("memory of a C TA after 1,000 calls", "the limit", "MiB", small_alone, C_TARGET_MIB, 1.0),
         Row("memory of a Python TA after 1,000 calls", "the limit", "MiB", python_alone, PYTHON_TARGET_MIB, 1.0),
-        Row(f"memory of each of {INSTANCES} at once", "the limit", "MiB", each, C_TARGET_MIB, 1.0),
-        Row(f"start of {INSTANCES} at once and a call to each", "the limit", "s", seconds, MANY_TARGET_SECONDS, 1.0),
+        Row(f"memory of each of {INSTANCES} C TAs at once", "the limit", "MiB", each, C_TARGET_MIB, 1.0),
+        Row(f"start of {INSTANCES} C TAs at once and a call to each", "the limit", "s", seconds, MANY_TARGET_SECONDS, 1.0),
     ]
 
 

@@ -60,10 +60,11 @@ class CodeFile:
 class CompiledCode:
     """Compiled code of one Wasm module, under one MAC key."""
 
-    def __init__(self, key: bytes, wasm_digest: bytes, *, debug: bool) -> None:
-        """`key`: unique to this runtime on this device; `debug`: the effective debug state."""
+    def __init__(self, key: bytes, unique_id: bytes, *, debug: bool) -> None:
+        """`key`: unique to this runtime on this device; `unique_id`: of the package the Wasm is from, which it covers;
+        `debug`: the effective debug state."""
         self._key = key
-        self._made_for = sha256(dcbor(["edgeclave/compiled-code/2", wasm_digest, fingerprint(), debug]))
+        self._made_for = sha256(dcbor(["edgeclave/compiled-code/2", unique_id, fingerprint(), debug]))
 
     def load(self, engine: Engine, file: CodeFile | None) -> Component | None:
         """None, with a line in the log, when the code is not to be used."""

@@ -11,7 +11,6 @@ from wasmtime import Engine, WasmtimeError
 from wasmtime.component import Component
 from wasmtime.component._types import ComponentExtern
 
-from edgeclave.cose import sha256
 from edgeclave.enclave.compilation import DEFAULT_LIMITS
 from edgeclave.enclave.compiled_code import CodeFile, CompiledCode
 from edgeclave.enclave.engine import fingerprint
@@ -64,7 +63,9 @@ def load(files: Files, hardware: Hardware, engine: Engine) -> Loaded:
         identity = replace(verified.identity, debug=verified.identity.debug or hardware.debug)
         _check_storage_protection(verified.manifest, storage_level(hardware))
         wasm = as_component(verified.wasm)
-        code = CompiledCode(unique_key(hardware, identity, "compiled-code"), sha256(wasm), debug=identity.debug)
+        # unique_id covers the Wasm, so that 19 MB need not be hashed once more.
+        key = unique_key(hardware, identity, "compiled-code")
+        code = CompiledCode(key, identity.unique_id, debug=identity.debug)
         component = None if files.cached is None or hardware.debug else code.load(engine, cached)
         compiled = component is None and not hardware.debug
         if hardware.debug:
