@@ -38,7 +38,14 @@ async def _measure(folder: Path) -> list[Row]:
         Row("memory of a C TA after 1,000 calls", "the limit", "MiB", small_alone, C_TARGET_MIB, 1.0),
         Row("memory of a Python TA after 1,000 calls", "the limit", "MiB", python_alone, PYTHON_TARGET_MIB, 1.0),
         Row(f"memory of each of {INSTANCES} C TAs at once", "the limit", "MiB", each, C_TARGET_MIB, 1.0),
-        Row(f"start of {INSTANCES} C TAs at once and a call to each", "the limit", "s", seconds, MANY_TARGET_SECONDS, 1.0),
+        Row(
+            f"start of {INSTANCES} C TAs at once and a call to each",
+            "the limit",
+            "s",
+            seconds,
+            MANY_TARGET_SECONDS,
+            1.0,
+        ),
     ]
 
 
