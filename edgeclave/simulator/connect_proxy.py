@@ -1,6 +1,6 @@
 """HTTP CONNECT proxy: how unmodified SDKs reach fixed ports and module names on a machine without root or DNS.
 
-    <gateway>:8883 -> the MQTT port        <gateway>:443 -> the HTTPS port
+    <gateway>:8883 -> the MQTT port        <gateway>:443 -> the HTTPS port; so for the hub and the provisioning service
     <module id>:<port> -> that port of the module's own loopback address
     an address of the simulator's own loopback block -> itself
 
@@ -14,7 +14,7 @@ import contextlib
 
 from edgeclave.simulator.identities import Identities
 from edgeclave.simulator.log import logger
-from edgeclave.simulator.settings import Settings
+from edgeclave.simulator.settings import DPS_HOST, Settings
 
 MAX_HEADER_BYTES = 8 * 1024
 HEADER_SECONDS = 10
@@ -61,7 +61,7 @@ class ConnectProxy:
         settings = self._settings
         if host.startswith(f"{settings.block}."):  # clients send everything to a proxy, their own neighbours included
             return host, port
-        if host == settings.gateway.lower():
+        if host in (settings.gateway.lower(), settings.hub_host, DPS_HOST):
             known = {8883: settings.ports.mqtt, 443: settings.ports.https}
             return (settings.address, known[port]) if port in known else None
         for identity in self._identities.modules(settings.device_id):

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from typing import Literal
 
-from edgeclave.simulator.settings import POLICY, Settings
+from edgeclave.simulator.policies import OWNER, PROVISIONING_OWNER, policy_key
+from edgeclave.simulator.settings import Settings
 
-Kind = Literal["service", "eventhub"]
+Kind = Literal["service", "eventhub", "provisioning"]
 
 
-def connection_string(settings: Settings, kind: Kind) -> str:
-    """`service` for azure-iot-hub, `eventhub` for azure-eventhub. Holds the owner key: a secret."""
-    access = f"SharedAccessKeyName={POLICY};SharedAccessKey={settings.owner_key}"
-    if kind == "service":
-        return f"HostName={settings.address}:{settings.ports.https};{access}"
-    return f"Endpoint=sb://{settings.address}/;{access};EntityPath={settings.hub_name}"
+def connection_string(settings: Settings, kind: Kind, policy: str = "") -> str:
+    """`service` for azure-iot-hub, `eventhub` for azure-eventhub, `provisioning` for the enrolments. A secret.
+
+    Args:
+        policy: a shared access policy other than the owner's.
+
+    Raises:
+        HubError: there is no such policy.
+    """
+    name = policy or (PROVISIONING_OWNER if kind == "provisioning" else OWNER)
+    access = f"SharedAccessKeyName={name};SharedAccessKey={policy_key(settings.owner_key, name)}"
+    if kind == "eventhub":
+        return f"Endpoint=sb://{settings.address}/;{access};EntityPath={settings.hub_name}"
+    return f"HostName={settings.address}:{settings.ports.https};{access}"

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from edgeclave.errors import ConfigurationError
 from edgeclave.simulator.hub_errors import HubError, bad_request
-from edgeclave.simulator.identities import HubIdentity, Identities, IdentityName
+from edgeclave.simulator.identities import SYSTEM_MODULES, HubIdentity, Identities, IdentityName
 from edgeclave.simulator.inputs import InputQueue
 from edgeclave.simulator.links import Links
 from edgeclave.simulator.log import logger
@@ -31,7 +31,7 @@ from edgeclave.simulator.store import Store
 from edgeclave.simulator.twin_document import Section
 from edgeclave.simulator.twins import DesiredChange, Twins
 
-EDGE_HUB, EDGE_AGENT = "$edgeHub", "$edgeAgent"
+EDGE_AGENT, EDGE_HUB = SYSTEM_MODULES
 DESIRED_FILTER = "$iothub/twin/PATCH/properties/desired/#"
 _log = logger("edge-hub")
 

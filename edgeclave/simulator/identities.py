@@ -14,9 +14,13 @@ from typing import NamedTuple
 from edgeclave.simulator.hub_errors import HubError, bad_request
 from edgeclave.simulator.store import Store
 
+DEVICE_ID = "edge01"  # of the edge device that the simulator runs
 KEY_BYTES = 32
 MAX_ID_CHARACTERS = 128  # IoT Hub's limit for device and module ids
 MAX_MODULES_PER_DEVICE = 50  # IoT Hub's limit
+SYSTEM_MODULES = ("$edgeAgent", "$edgeHub")  # every edge device has them
+SAS, SELF_SIGNED, AUTHORITY = "sas", "selfSigned", "certificateAuthority"  # how an identity proves itself
+_THUMBPRINT = re.compile(r"[0-9A-Fa-f]{40}|[0-9A-Fa-f]{64}")  # SHA-1 or SHA-256 of the certificate
 FIRST_MODULE_OCTET, LAST_MODULE_OCTET = 10, 254  # modules get 127.a.b.10 and up
 _ID = re.compile(r"[A-Za-z0-9\-:.+%_#*?!(),=@$']+")
 
@@ -38,6 +42,33 @@ class IdentityName(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Credentials:
+    """How an identity proves itself; what is None or empty is made or kept.
+
+    Args:
+        kind: `sas`, `selfSigned` (a certificate by its thumbprint) or `certificateAuthority`.
+        primary_key: base64 of 16 to 64 bytes, as is the secondary key.
+        primary_thumbprint: SHA-1 or SHA-256 of the certificate, hexadecimal.
+    """
+
+    kind: str = SAS
+    primary_key: str | None = None
+    secondary_key: str | None = None
+    primary_thumbprint: str = ""
+    secondary_thumbprint: str = ""
+
+    def check(self) -> None:
+        """Raises HubError 400."""
+        if self.kind not in (SAS, SELF_SIGNED, AUTHORITY):
+            raise bad_request(f"authentication type {self.kind[:40]!r} is not known", where="authentication.type")
+        for thumbprint in (self.primary_thumbprint, self.secondary_thumbprint):
+            if thumbprint and not _THUMBPRINT.fullmatch(thumbprint):
+                raise bad_request("a thumbprint is 40 or 64 hexadecimal digits", where="authentication.x509Thumbprint")
+        if self.kind == SELF_SIGNED and not (self.primary_thumbprint or self.secondary_thumbprint):
+            raise bad_request("selfSigned needs a thumbprint", where="authentication.x509Thumbprint")
+
+
+@dataclass(frozen=True)
 class HubIdentity:
     """One row of the identity registry. Keys are base64; `address` is empty for devices and system modules."""
 
@@ -50,6 +81,14 @@ class HubIdentity:
     iot_edge: bool
     managed_by: str
     address: str
+    authentication: str = SAS
+    primary_thumbprint: str = ""
+    secondary_thumbprint: str = ""
+    status_reason: str = ""
+
+    @property
+    def thumbprints(self) -> tuple[str, ...]:
+        return tuple(each.upper() for each in (self.primary_thumbprint, self.secondary_thumbprint) if each)
 
     @property
     def keys(self) -> tuple[str, str]:
@@ -71,10 +110,11 @@ Listener = Callable[[HubIdentity], None]
 class Identities:
     """The identity registry. Writes join the store's current group; listeners run after the commit."""
 
-    def __init__(self, store: Store, block: str) -> None:
-        """`block` is the simulator's /24, as "127.a.b"."""
+    def __init__(self, store: Store, block: str, own_device: str = DEVICE_ID) -> None:
+        """`block` is the simulator's /24, as "127.a.b"; `own_device` is the edge device that runs here."""
         self._store = store
         self._block = block
+        self._own_device = own_device
         self.on_created: list[Listener] = []
         self.on_deleted: list[Listener] = []
 
@@ -108,13 +148,14 @@ class Identities:
     def create(
         self,
         name: IdentityName,
+        credentials: Credentials = Credentials(),
         *,
-        primary_key: str | None = None,
-        secondary_key: str | None = None,
         iot_edge: bool = False,
         managed_by: str = "",
+        enabled: bool = True,
+        status_reason: str = "",
     ) -> HubIdentity:
-        """Adds an identity with an empty twin; keys are made where none are given.
+        """Adds an identity with an empty twin, keys where none are given, and agent and hub to an edge device.
 
         Raises:
             HubError: 400 for a bad id or key, 404 without its device, 409 `DeviceAlreadyExists`, 403 at the limit.
@@ -128,39 +169,53 @@ class Identities:
         if self.find(name) is not None:
             kind = "ModuleAlreadyExists" if name.module_id else "DeviceAlreadyExists"
             raise HubError(409, kind, f"{name} exists already")
+        credentials.check()
         identity = HubIdentity(
             name,
-            _key(primary_key),
-            _key(secondary_key),
+            _key(credentials.primary_key),
+            _key(credentials.secondary_key),
             str(time.time_ns() // 100),
             version=1,
-            enabled=True,
+            enabled=enabled,
             iot_edge=iot_edge,
             managed_by=managed_by,
-            address=self._free_address() if name.module_id and not name.module_id.startswith("$") else "",
+            address=self._new_address(name),
+            authentication=credentials.kind,
+            primary_thumbprint=credentials.primary_thumbprint,
+            secondary_thumbprint=credentials.secondary_thumbprint,
+            status_reason=status_reason,
         )
-        self._insert(identity)
+        with self._store.write():
+            self._insert(identity)
+            for module_id in SYSTEM_MODULES if iot_edge and not name.module_id else ():
+                self.create(IdentityName(name.device_id, module_id), managed_by="IotEdge")
         self._announce(self.on_created, identity)
         return identity
 
     def update(
         self,
         name: IdentityName,
+        credentials: Credentials = Credentials(),
         *,
-        primary_key: str | None = None,
-        secondary_key: str | None = None,
         enabled: bool = True,
+        status_reason: str = "",
         if_match: str = "*",
     ) -> HubIdentity:
-        """Raises HubError 404, 400 for a bad key, 412 when the etag is not the current one."""
+        """Raises HubError 404, 400 for bad credentials, 412 when the etag is not the current one."""
         current = self.get(name)
         _check_etag(current, if_match)
-        keys = (_key(primary_key or current.primary_key), _key(secondary_key or current.secondary_key))
+        credentials.check()
+        keys = (
+            _key(credentials.primary_key or current.primary_key),
+            _key(credentials.secondary_key or current.secondary_key),
+        )
+        proof = (credentials.kind, credentials.primary_thumbprint, credentials.secondary_thumbprint)
         with self._store.write() as connection:
             connection.execute(
-                "UPDATE identities SET primary_key = ?, secondary_key = ?, enabled = ?, version = version + 1"
+                "UPDATE identities SET primary_key = ?, secondary_key = ?, authentication = ?, primary_thumbprint = ?,"
+                " secondary_thumbprint = ?, enabled = ?, status_reason = ?, version = version + 1"
                 " WHERE device_id = ? AND module_id = ?",
-                (*keys, enabled, *name),
+                (*keys, *proof, enabled, status_reason, *name),
             )
         return self.get(name)
 
@@ -183,7 +238,7 @@ class Identities:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with self._store.write() as connection:
             connection.execute(
-                "INSERT INTO identities VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO identities VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     *identity.name,
                     identity.primary_key,
@@ -194,13 +249,20 @@ class Identities:
                     identity.iot_edge,
                     identity.managed_by,
                     identity.address,
+                    identity.authentication,
+                    identity.primary_thumbprint,
+                    identity.secondary_thumbprint,
+                    identity.status_reason,
                 ),
             )
             connection.execute(
                 "INSERT INTO twins VALUES (?, ?, '{}', '{}', '{}', 1, 1, 1, 1, ?, ?)", (*identity.name, now, now)
             )
 
-    def _free_address(self) -> str:
+    def _new_address(self, name: IdentityName) -> str:
+        """Only modules of the simulator's own device run here; those of other devices need no address."""
+        if not name.module_id or name.module_id.startswith("$") or name.device_id != self._own_device:
+            return ""
         taken = {identity.address for identity in self.modules()}
         for octet in range(FIRST_MODULE_OCTET, LAST_MODULE_OCTET + 1):
             address = f"{self._block}.{octet}"
@@ -228,6 +290,10 @@ def _identity(row: sqlite3.Row) -> HubIdentity:
         bool(row["iot_edge"]),
         row["managed_by"],
         row["address"],
+        row["authentication"],
+        row["primary_thumbprint"],
+        row["secondary_thumbprint"],
+        row["status_reason"],
     )
 
 

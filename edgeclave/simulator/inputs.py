@@ -26,16 +26,25 @@ class InputQueue:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.on_arrival: list[Callable[[IdentityName], None]] = []
+        self.on_taken: list[Callable[[int], None]] = []  # inside the step that removes it
 
-    def put(self, target: IdentityName, topic: str, body: bytes, *, priority: int, time_to_live_seconds: int) -> None:
+    def put(self, target: IdentityName, topic: str, body: bytes, *, priority: int, time_to_live_seconds: float) -> int:
+        """Returns the number under which it is queued."""
         expires_ms = int((time.time() + time_to_live_seconds) * 1000)
         with self._store.write() as connection:
-            connection.execute(
+            cursor = connection.execute(
                 "INSERT INTO inputs (device_id, module_id, priority, topic, body, expires_ms)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
                 (*target, priority, topic, body, expires_ms),
             )
         self._store.after_commit(lambda error: None if error else self._arrived(target))
+        return int(cursor.lastrowid or 0)
+
+    def count(self, target: IdentityName) -> int:
+        row = self._store.connection.execute(
+            "SELECT count(*) AS waiting FROM inputs WHERE device_id = ? AND module_id = ?", target
+        ).fetchone()
+        return int(row["waiting"])
 
     def next(self, target: IdentityName, limit: int, *, except_numbers: Collection[int] = ()) -> list[QueuedInput]:
         """The next ones to deliver, without those under way."""
@@ -50,6 +59,8 @@ class InputQueue:
         """The module has it."""
         with self._store.write() as connection:
             connection.execute("DELETE FROM inputs WHERE id = ?", (number,))
+            for listener in self.on_taken:
+                listener(number)
 
     def forget_expired(self) -> None:
         with self._store.write() as connection:

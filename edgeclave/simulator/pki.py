@@ -86,6 +86,16 @@ class Pki:
         context.load_cert_chain(path)
         return context
 
+    def device_context(self, names: Sequence[str]) -> ssl.SSLContext:
+        """A server context that also lets clients show a certificate; `trust` says which.
+
+        A trusted certificate need not be an authority: a device's own may be trusted by itself.
+        """
+        context = self.server_context(names)
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        return context
+
     def _issue(
         self,
         common_name: str,
@@ -125,6 +135,11 @@ class Pki:
         _write_private(key_file, _key_pem(key))
         _write_private(certificate_file, _pem(certificate))  # last: its presence means the pair is complete
         return certificate, key
+
+
+def trust(context: ssl.SSLContext, certificate: x509.Certificate) -> None:
+    """From now on clients may show this certificate or one that it signed."""
+    context.load_verify_locations(cadata=certificate.public_bytes(serialization.Encoding.DER))
 
 
 def _load(certificate_file: Path, key_file: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:

@@ -9,12 +9,13 @@ import msgspec
 
 from edgeclave.errors import ConfigurationError
 from edgeclave.simulator.addresses import SIMULATOR_OCTET, choose_block, free_port
+from edgeclave.simulator.identities import DEVICE_ID
 from edgeclave.simulator.store import Store
 
-DEVICE_ID = "edge01"
 HUB_NAME = "edgeclave-sim"
 HUB_HOST = "edgeclave-sim.azure-devices.test"  # .test is reserved for this (RFC 6761): it can never be a real hub
-POLICY = "iothubowner"
+DPS_HOST = "edgeclave-sim.azure-devices-provisioning.test"
+ID_SCOPE = "0neEDC1A7E5"  # of the provisioning service
 
 
 class Ports(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -20,15 +20,18 @@ from typing import Self
 
 from edgeclave.errors import ConfigurationError
 from edgeclave.simulator.addresses import AMQPS_PORT
+from edgeclave.simulator.amqp.commands import CommandNode
 from edgeclave.simulator.amqp.server import EventHubEndpoint
 from edgeclave.simulator.connect_proxy import ConnectProxy
 from edgeclave.simulator.connection_strings import Kind, connection_string
 from edgeclave.simulator.edge_hub import EdgeHub
+from edgeclave.simulator.iot_hub import IotHub
 from edgeclave.simulator.message_log import StoredMessageLog
 from edgeclave.simulator.mqtt.server import MqttServer
+from edgeclave.simulator.pki import trust
 from edgeclave.simulator.rest.server import RestServer
 from edgeclave.simulator.runtime_file import Runtime, remove_runtime, write_runtime
-from edgeclave.simulator.settings import Settings, with_usable_ports
+from edgeclave.simulator.settings import DPS_HOST, Settings, with_usable_ports
 from edgeclave.simulator.state import SimulatorState, module_environment
 from edgeclave.simulator.workload.api import WorkloadApi
 from edgeclave.simulator.workload.sockets import WorkloadSockets
@@ -52,10 +55,15 @@ class Simulator:
         self.hub = EdgeHub(
             self.state.store, self.state.identities, self.state.twins, self.message_log, self.settings.device_id
         )
-        self._mqtt = MqttServer(self.hub, hub_host=self.settings.hub_host)
-        self._rest = RestServer(self.hub, self.settings)
+        self.iot_hub = IotHub(self.hub, self.settings)
+        registrations = self.iot_hub.registrations
+        self._mqtt = MqttServer(self.hub, hub_host=self.settings.hub_host, registrations=registrations)
+        self._rest = RestServer(self.iot_hub, self.settings)
         self._events = EventHubEndpoint(
-            self.message_log, hub_name=self.settings.hub_name, shared_access_key=self.settings.owner_key
+            self.message_log,
+            hub_name=self.settings.hub_name,
+            shared_access_key=self.settings.owner_key,
+            commands=CommandNode(self.iot_hub.commands, self.settings),
         )
         self._proxy = ConnectProxy(self.state.identities, self.settings)
         self._workload = WorkloadSockets(
@@ -108,13 +116,20 @@ class Simulator:
             ConfigurationError: `address-in-use`, `runtime-folder-unsafe`.
         """
         settings = self.settings
-        context = self.state.pki.server_context([settings.gateway, settings.address, settings.hub_host])
+        names = [settings.gateway, settings.address, settings.hub_host, DPS_HOST]
+        context = self.state.pki.server_context(names)
+        device_context = self.state.pki.device_context(names)
+        enrolments = self.iot_hub.enrolments
+        enrolments.on_certificate.append(lambda certificate: trust(device_context, certificate))
+        for enrolment in [*enrolments.all(is_group=False), *enrolments.all(is_group=True)]:
+            for certificate in enrolment.certificates:
+                trust(device_context, certificate)
         self.state.identities.on_created.append(self._workload.open)
         self.state.identities.on_deleted.append(self._workload.close)
         for identity in self.state.identities.modules(settings.device_id):
             self._workload.open(identity)
         try:
-            await self._mqtt.start(settings.address, settings.ports.mqtt, context)
+            await self._mqtt.start(settings.address, settings.ports.mqtt, device_context)
             await self._rest.start(settings.address, settings.ports.https, context)
             await self._proxy.start(settings.address, settings.ports.proxy)
         except OSError as error:
@@ -145,5 +160,6 @@ class Simulator:
     async def _keep_house(self) -> None:
         while True:
             self.message_log.forget_old()
+            self.iot_hub.commands.forget_expired()
             self.hub.inputs.forget_expired()
             await asyncio.sleep(HOUSEKEEPING_SECONDS)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgeclave.errors import ConfigurationError
-from edgeclave.simulator.edge_hub import EDGE_AGENT, EDGE_HUB
+from edgeclave.simulator.edge_hub import EDGE_HUB
 from edgeclave.simulator.identities import HubIdentity, Identities, IdentityName
 from edgeclave.simulator.pki import Pki
 from edgeclave.simulator.settings import Settings, load_settings
@@ -93,8 +93,6 @@ class SimulatorState:
             return
         with self.store.write():
             self.identities.create(device, iot_edge=True)
-            for module_id in (EDGE_AGENT, EDGE_HUB):
-                self.identities.create(IdentityName(device.device_id, module_id), managed_by="IotEdge")
             self.twins.update(IdentityName(device.device_id, EDGE_HUB), desired=_FIRST_ROUTES)
         self.store.commit()
 

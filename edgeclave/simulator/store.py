@@ -57,6 +57,32 @@ MIGRATIONS = (
         properties TEXT NOT NULL, system TEXT NOT NULL, PRIMARY KEY (partition, sequence)
     )
     """,
+    """
+    ALTER TABLE identities ADD COLUMN authentication TEXT NOT NULL DEFAULT 'sas';
+    ALTER TABLE identities ADD COLUMN primary_thumbprint TEXT NOT NULL DEFAULT '';
+    ALTER TABLE identities ADD COLUMN secondary_thumbprint TEXT NOT NULL DEFAULT '';
+    ALTER TABLE identities ADD COLUMN status_reason TEXT NOT NULL DEFAULT '';
+    CREATE TABLE configurations (
+        id TEXT PRIMARY KEY, document TEXT NOT NULL, version INTEGER NOT NULL, created TEXT NOT NULL,
+        updated TEXT NOT NULL
+    );
+    CREATE TABLE commands (
+        input_id INTEGER PRIMARY KEY, device_id TEXT NOT NULL, message_id TEXT NOT NULL, ack TEXT NOT NULL,
+        expires_ms INTEGER NOT NULL
+    );
+    CREATE TABLE feedback (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, device_id TEXT NOT NULL, generation_id TEXT NOT NULL,
+        message_id TEXT NOT NULL, status TEXT NOT NULL, enqueued TEXT NOT NULL
+    );
+    CREATE TABLE enrolments (
+        id TEXT NOT NULL, is_group INTEGER NOT NULL, document TEXT NOT NULL, version INTEGER NOT NULL,
+        created TEXT NOT NULL, updated TEXT NOT NULL, PRIMARY KEY (id, is_group)
+    );
+    CREATE TABLE registrations (
+        registration_id TEXT PRIMARY KEY, enrolment_id TEXT NOT NULL, is_group INTEGER NOT NULL,
+        device_id TEXT NOT NULL, created TEXT NOT NULL, updated TEXT NOT NULL, version INTEGER NOT NULL
+    )
+    """,
 )
 
 

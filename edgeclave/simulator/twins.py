@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from edgeclave.edge.store import StoreError
 from edgeclave.simulator.hub_errors import HubError
 from edgeclave.simulator.identities import IdentityName
 from edgeclave.simulator.store import Store
@@ -81,12 +82,14 @@ class Twins:
     """All twins. Writes join the store's current group.
 
     `validators` may refuse new desired properties (edgeHub does so for bad routes) before anything is stored.
+    `on_changed` hears of every change, `on_desired` of those of desired properties; both after the commit.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.validators: list[Callable[[IdentityName, Section], None]] = []
         self.on_desired: list[Callable[[DesiredChange], None]] = []
+        self.on_changed: list[Callable[[IdentityName], None]] = []
 
     def get(self, name: IdentityName) -> Twin:
         """Raises HubError 404."""
@@ -122,6 +125,7 @@ class Twins:
                 " reported_updated = ? WHERE device_id = ? AND module_id = ?",
                 (dump(reported), _now(), *name),
             )
+        self._announce_change(name)
         return twin.reported_version + 1
 
     def update(
@@ -166,6 +170,16 @@ class Twins:
         if patch:
             change = DesiredChange(twin.name, patch, version)
             self._store.after_commit(lambda error: None if error else self._announce(change))
+        self._announce_change(twin.name)
+
+    def _announce_change(self, name: IdentityName) -> None:
+        def settled(error: StoreError | None) -> None:
+            if error is None:
+                for listener in self.on_changed:
+                    listener(name)
+
+        if self.on_changed:
+            self._store.after_commit(settled)
 
     def _announce(self, change: DesiredChange) -> None:
         for listener in self.on_desired:

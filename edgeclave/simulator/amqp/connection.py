@@ -10,6 +10,7 @@ import structlog
 
 from edgeclave.simulator.amqp import frames, management
 from edgeclave.simulator.amqp.access import ANONYMOUS, CLAIMS_BASED, PLAIN, SharedAccessKey, node_path
+from edgeclave.simulator.amqp.commands import NODE, CommandNode
 from edgeclave.simulator.amqp.log import MessageLog
 from edgeclave.simulator.amqp.message import Message
 from edgeclave.simulator.amqp.performatives import (
@@ -59,9 +60,15 @@ class Connection:
     """Serves one accepted stream until either side ends it; `run` never raises for what a peer does."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, log: MessageLog, access: SharedAccessKey
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        log: MessageLog,
+        access: SharedAccessKey,
+        commands: CommandNode | None = None,
     ) -> None:
         self.log = log
+        self.commands = commands
         self.hub_name = access.hub_name
         self.max_frame_size = MIN_MAX_FRAME_BYTES
         self._reader = reader
@@ -223,8 +230,11 @@ class Connection:
         return management.token_accepted(request)
 
     def _grant(self, token: str, audience: str) -> None:
-        expiry = self._access.check_token(token, audience)
         node = "/".join(node_path(audience))
+        if self.commands is not None and not node:  # azure-iot-hub names the host only
+            expiry, node = self.commands.check_token(token), NODE
+        else:
+            expiry = self._access.check_token(token, audience)
         if node not in self._grants and len(self._grants) >= MAX_GRANTS:
             raise AmqpError(UNAUTHORIZED, f"a connection holds tokens for at most {MAX_GRANTS} nodes")
         self._grants[node] = expiry

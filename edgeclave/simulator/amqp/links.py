@@ -38,8 +38,11 @@ class Outlet(Protocol):
 class RequestLink:
     """Client to `$cbs` or `$management`."""
 
-    def __init__(self, address: str, on_request: Callable[[Message], None]) -> None:
+    def __init__(
+        self, address: str, on_request: Callable[[Message], None], *, limit_bytes: int = MAX_REQUEST_BYTES
+    ) -> None:
         self.address = address
+        self.limit_bytes = limit_bytes
         self._on_request = on_request
         self._buffer = bytearray()
         self.received = 0
@@ -50,8 +53,8 @@ class RequestLink:
             self._buffer.clear()
             return False
         self._buffer += payload
-        if len(self._buffer) > MAX_REQUEST_BYTES:
-            raise AmqpError(MESSAGE_TOO_LARGE, f"a request is larger than {MAX_REQUEST_BYTES} bytes")
+        if len(self._buffer) > self.limit_bytes:
+            raise AmqpError(MESSAGE_TOO_LARGE, f"a message is larger than {self.limit_bytes} bytes")
         if transfer.more:
             return False
         whole = bytes(self._buffer)
@@ -59,6 +62,19 @@ class RequestLink:
         self.received += 1
         self._on_request(read_message(whole))
         return True
+
+
+class CommandLink(RequestLink):
+    """A service to `/messages/devicebound`. A delivery is settled when its message is on disk, not when it has come."""
+
+    def __init__(self, on_message: Callable[[Message, int | None], None], limit_bytes: int) -> None:
+        self._delivery: int | None = None
+        super().__init__("", lambda message: on_message(message, self._delivery), limit_bytes=limit_bytes)
+
+    def on_transfer(self, transfer: Transfer, payload: bytes) -> bool:
+        if transfer.delivery_id is not None:  # on the first of several transfers only
+            self._delivery = None if transfer.settled else transfer.delivery_id
+        return super().on_transfer(transfer, payload)
 
 
 class SendingLink:

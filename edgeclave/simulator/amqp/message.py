@@ -19,6 +19,7 @@ _PROPERTY_NAMES = (
     "correlation_id",
     "content_type",
     "content_encoding",
+    "absolute_expiry_time",
 )
 _SYMBOL_PROPERTIES = {"content_type", "content_encoding"}
 

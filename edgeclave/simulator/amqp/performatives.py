@@ -111,6 +111,12 @@ class Accepted(Composite):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rejected(Composite):
+    code = 0x25
+    error: Error | None = field(default=None, metadata=_of(Error))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Open(Composite):
     code = 0x10
     container_id: str = field(metadata=_of(str))

@@ -16,6 +16,7 @@ import ssl
 
 from edgeclave.errors import ConfigurationError
 from edgeclave.simulator.amqp.access import SharedAccessKey
+from edgeclave.simulator.amqp.commands import CommandNode
 from edgeclave.simulator.amqp.connection import Connection
 from edgeclave.simulator.amqp.log import MessageLog
 
@@ -27,9 +28,17 @@ class EventHubEndpoint:
     """Any number of readers, each from where it wants; plaintext when started without an SSL context."""
 
     def __init__(
-        self, log: MessageLog, *, hub_name: str, shared_access_key: str, shared_access_key_name: str = "iothubowner"
+        self,
+        log: MessageLog,
+        *,
+        hub_name: str,
+        shared_access_key: str,
+        shared_access_key_name: str = "iothubowner",
+        commands: CommandNode | None = None,
     ) -> None:
+        """`commands` takes messages to devices on the same port."""
         self._log = log
+        self._commands = commands
         self._access = SharedAccessKey(hub_name, shared_access_key_name, shared_access_key)
         self._server: asyncio.Server | None = None
         self._connections: dict[Connection, asyncio.Task[None] | None] = {}
@@ -64,7 +73,7 @@ class EventHubEndpoint:
         if len(self._connections) >= MAX_CONNECTIONS:
             writer.close()
             return
-        connection = Connection(reader, writer, self._log, self._access)
+        connection = Connection(reader, writer, self._log, self._access, self._commands)
         self._connections[connection] = asyncio.current_task()
         try:
             await connection.run()

@@ -9,9 +9,11 @@ from typing import Protocol
 import structlog
 
 from edgeclave.simulator.amqp.access import node_path
+from edgeclave.simulator.amqp.commands import MAX_MESSAGE_BYTES, NODE, CommandNode
 from edgeclave.simulator.amqp.links import (
     MAX_REQUEST_BYTES,
     REQUEST_CREDIT,
+    CommandLink,
     EventLink,
     ReplyLink,
     RequestLink,
@@ -32,6 +34,7 @@ from edgeclave.simulator.amqp.performatives import (
     End,
     Error,
     Flow,
+    Rejected,
     Source,
     Target,
     Transfer,
@@ -64,6 +67,7 @@ class Owner(Protocol):
     log: MessageLog
     hub_name: str
     max_frame_size: int
+    commands: CommandNode | None
 
     def send(self, performative: Composite, channel: int, payload: bytes = b"") -> None: ...
 
@@ -132,6 +136,10 @@ class Session:
                 return lambda: self.send_flow(handle, delivery_count=0, link_credit=REQUEST_CREDIT)
             self._links[handle] = ReplyLink(address, handle, self)
             return lambda: None
+        if attach.role == SENDER and self._owner.commands is not None and "/".join(node_path(address)) == NODE:
+            self._addresses[handle] = address
+            self._links[handle] = CommandLink(self._on_command, MAX_MESSAGE_BYTES)
+            return lambda: self.send_flow(handle, delivery_count=0, link_credit=REQUEST_CREDIT)
         if attach.role == SENDER or attach.source is None:
             raise AmqpError(NOT_FOUND, "events are only read here; devices send through the hub")
         partition = self._partition(address)
@@ -156,6 +164,7 @@ class Session:
     def _reply_attach(self, attach: Attach, *, refused: bool) -> None:
         sends = attach.role == RECEIVER
         source, target = attach.source or Source(), attach.target or Target()
+        link = self._links.get(attach.handle)
         self._owner.send(
             Attach(
                 name=attach.name,
@@ -165,7 +174,7 @@ class Session:
                 source=None if refused and sends else Source(address=source.address),
                 target=None if refused and not sends else Target(address=target.address),
                 initial_delivery_count=0 if sends else None,
-                max_message_size=MAX_REQUEST_BYTES,
+                max_message_size=link.limit_bytes if isinstance(link, RequestLink) else MAX_REQUEST_BYTES,
             ),
             self._channel,
         )
@@ -190,10 +199,23 @@ class Session:
         self._next_incoming = (self._next_incoming + 1) % _SERIAL
         if not link.on_transfer(transfer, payload):
             return
-        if not transfer.settled and transfer.delivery_id is not None:
+        if isinstance(link, CommandLink):
+            pass  # settled when it is on disk
+        elif not transfer.settled and transfer.delivery_id is not None:
             done = Disposition(role=RECEIVER, first=transfer.delivery_id, settled=True, state=Accepted())
             self._owner.send(done, self._channel)
         self.send_flow(transfer.handle, delivery_count=link.received, link_credit=REQUEST_CREDIT)
+
+    def _on_command(self, message: Message, delivery: int | None) -> None:
+        def settled(error: AmqpError | None) -> None:
+            if delivery is None:
+                return
+            reason = Error(condition=error.condition, description=error.description) if error else None
+            state = Rejected(error=reason) if reason else Accepted()
+            self._owner.send(Disposition(role=RECEIVER, first=delivery, settled=True, state=state), self._channel)
+
+        if self._owner.commands is not None:
+            self._owner.commands.accept(message, settled)
 
     def _on_request(self, address: str, request: Message) -> None:
         answer = self._owner.answer(address, request)

@@ -13,13 +13,17 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from cryptography import x509
+
 from edgeclave.edge.store import StoreError
 from edgeclave.simulator.hub_errors import HubError
 from edgeclave.simulator.identities import HubIdentity
 from edgeclave.simulator.log import logger
 from edgeclave.simulator.mqtt import codec
+from edgeclave.simulator.mqtt.provisioning import Registering
 from edgeclave.simulator.mqtt.session import Session
 from edgeclave.simulator.mqtt.topics import may_subscribe
+from edgeclave.simulator.provisioning.registration import peer_certificates
 
 if TYPE_CHECKING:
     from edgeclave.simulator.mqtt.server import MqttServer
@@ -41,6 +45,7 @@ class Connection(asyncio.Protocol):
         self._keep_alive_seconds = 0
         self.identity: HubIdentity | None = None
         self.session: Session | None = None
+        self._registering: Registering | None = None
 
     # asyncio.Protocol
 
@@ -102,7 +107,9 @@ class Connection(asyncio.Protocol):
     # packets
 
     def _handle(self, packet: codec.Packet) -> None:
-        if self.identity is None or self.session is None:
+        if self._registering is not None:
+            self._handle_registering(self._registering, packet)
+        elif self.identity is None or self.session is None:
             if not isinstance(packet, codec.Connect):
                 raise codec.MalformedPacketError("the first packet is not CONNECT")
             self._connect(packet)
@@ -129,21 +136,51 @@ class Connection(asyncio.Protocol):
         if packet.protocol_level != 4:
             self._refuse(codec.BAD_PROTOCOL_VERSION, f"MQTT protocol level {packet.protocol_level}")
             return
+        certificates = self._certificates()
         try:
-            identity = self._server.authenticate(packet)
+            self._registering = self._server.registering(packet, certificates, self._write)
+            if self._registering is not None:
+                self._admitted(packet)
+                self._write(codec.encode_connack(codec.ACCEPTED))
+                return
+            identity = self._server.authenticate(packet, certificates)
         except HubError as error:
             self._refuse(codec.NOT_AUTHORIZED, str(error), packet.client_id)
             return
+        self._admitted(packet)
         self.identity = identity
         self.session = self._server.session(identity.name)
-        self._reader.limit_bytes = codec.MAX_PACKET_BYTES
-        self._keep_alive_seconds = packet.keep_alive_seconds
-        self._watch()
         present = self.session.present and not packet.clean_session
         self._server.links.attach(identity.name, self)
         self.session.connected(self._write, clean=packet.clean_session)
         _log.info("client connected", client=str(identity.name))
         self._after_commit(codec.encode_connack(codec.ACCEPTED, session_present=present), then_deliver=True)
+
+    def _admitted(self, packet: codec.Connect) -> None:
+        self._reader.limit_bytes = codec.MAX_PACKET_BYTES
+        self._keep_alive_seconds = packet.keep_alive_seconds
+        self._watch()
+
+    def _handle_registering(self, registering: Registering, packet: codec.Packet) -> None:
+        if isinstance(packet, codec.Subscribe):
+            self._write(codec.encode_suback(packet.packet_id, registering.granted(packet)))
+        elif isinstance(packet, codec.Publish):
+            registering.publish(packet)
+            if packet.qos:
+                self._after_commit(codec.encode_puback(packet.packet_id))
+        elif isinstance(packet, codec.PingRequest):
+            self._write(codec.encode_pingresp())
+        elif isinstance(packet, codec.Unsubscribe):
+            self._write(codec.encode_unsuback(packet.packet_id))
+        elif isinstance(packet, codec.Disconnect):
+            self._close()
+        else:
+            raise codec.MalformedPacketError("a packet that has no place in a registration")
+
+    def _certificates(self) -> list[x509.Certificate]:
+        """What the client showed in the TLS handshake."""
+        tls = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
+        return peer_certificates(tls) if tls is not None else []
 
     def _refuse(self, code: int, reason: str, client_id: str = "") -> None:
         _log.warning("refusing a client", client=client_id[:256], reason=reason)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from edgeclave.simulator.edge_hub import EdgeHub
 from edgeclave.simulator.hub_errors import HubError
-from edgeclave.simulator.identities import HubIdentity, IdentityName
+from edgeclave.simulator.identities import SAS, HubIdentity, IdentityName
 from edgeclave.simulator.log import logger
 from edgeclave.simulator.mqtt.codec import Connect
 from edgeclave.simulator.mqtt.connection import Connection
+from edgeclave.simulator.mqtt.provisioning import Registering, parse_user_name
 from edgeclave.simulator.mqtt.requests import Requests
 from edgeclave.simulator.mqtt.session import Session
+from edgeclave.simulator.provisioning.registration import Registrations
 from edgeclave.simulator.sas import SharedAccessSignature
 
 MAX_CONNECTIONS = 200
@@ -27,13 +32,15 @@ class MqttServer:
     Args:
         hub: where messages go.
         hub_host: the IoT Hub host name that clients name in user name and token.
+        registrations: the provisioning service on the same port, if there is one.
     """
 
-    def __init__(self, hub: EdgeHub, *, hub_host: str) -> None:
+    def __init__(self, hub: EdgeHub, *, hub_host: str, registrations: Registrations | None = None) -> None:
         self.store = hub.store
         self.links = hub.links
         self.requests = Requests(hub)
         self._hub = hub
+        self._registrations = registrations
         self._hosts: Collection[str] = (hub_host,)
         self._sessions: dict[IdentityName, Session] = {}
         self._connections: set[Connection] = set()
@@ -70,8 +77,25 @@ class MqttServer:
             session = self._sessions[name] = Session(name, self.store, self._hub.inputs)
         return session
 
-    def authenticate(self, packet: Connect) -> HubIdentity:
-        """Checks user name `{hub}/{client id}/?api-version=...` and the token in the password.
+    def registering(
+        self, packet: Connect, certificates: list[x509.Certificate], write: Callable[[bytes], None]
+    ) -> Registering | None:
+        """For a client of the provisioning service; None when it wants the hub.
+
+        Raises:
+            HubError: 401.
+        """
+        wanted = parse_user_name(packet.username)
+        if wanted is None or self._registrations is None:
+            return None
+        scope, registration_id = wanted
+        if packet.client_id != registration_id:
+            raise HubError(401, "Unauthorized", "the user name does not fit the client id")
+        admission = self._registrations.admit(scope, registration_id, packet.password, certificates)
+        return Registering(admission, self._registrations, self.store, write)
+
+    def authenticate(self, packet: Connect, certificates: list[x509.Certificate]) -> HubIdentity:
+        """Checks user name `{hub}/{client id}/?api-version=...` and the token in the password, or the certificate.
 
         Raises:
             HubError: 401, 403, 404.
@@ -85,8 +109,11 @@ class MqttServer:
         identity = self._hub.identities.get(name)
         if not identity.enabled:
             raise HubError(403, "DeviceDisabled", f"{name} is disabled")
-        token = SharedAccessSignature.parse(packet.password)
-        token.check(identity.keys, hosts=self._hosts, path=identity.resource(""))
+        if identity.authentication == SAS:
+            token = SharedAccessSignature.parse(packet.password)
+            token.check(identity.keys, hosts=self._hosts, path=identity.resource(""))
+        elif not any(_fits(certificate, identity) for certificate in certificates[:1]):
+            raise HubError(401, "IotHubUnauthorizedAccess", f"{name} showed no certificate that is registered for it")
         return identity
 
     def _deleted(self, identity: HubIdentity) -> None:
@@ -96,3 +123,8 @@ class MqttServer:
         session = self._sessions.get(name)
         if session is not None:
             session.deliver()
+
+
+def _fits(certificate: x509.Certificate, identity: HubIdentity) -> bool:
+    prints = {certificate.fingerprint(algorithm).hex().upper() for algorithm in (hashes.SHA1(), hashes.SHA256())}  # noqa: S303 - IoT Hub's names of certificates
+    return not prints.isdisjoint(identity.thumbprints)

@@ -43,7 +43,8 @@ class Session:
             self.subscriptions.clear()
             with self._store.write() as connection:
                 connection.execute("DELETE FROM subscriptions WHERE device_id = ? AND module_id = ?", self.name)
-                connection.execute("DELETE FROM inputs WHERE device_id = ? AND module_id = ?", self.name)
+                if self.name.module_id:  # messages from the cloud wait for a device whatever its session
+                    connection.execute("DELETE FROM inputs WHERE device_id = ? AND module_id = ?", self.name)
         self.present = not clean
 
     def disconnected(self) -> None:
@@ -71,7 +72,7 @@ class Session:
 
     def deliver(self) -> None:
         """Sends waiting inputs up to the window. Call when some arrived, or there is room again."""
-        if self._write is None or not self.name.module_id or self._input_filter not in self.subscriptions:
+        if self._write is None or self._input_filter not in self.subscriptions:
             return
         room = MAX_IN_FLIGHT - len(self._in_flight)
         if room <= 0:
@@ -92,6 +93,8 @@ class Session:
 
     @property
     def _input_filter(self) -> str:
+        if not self.name.module_id:
+            return f"devices/{self.name.device_id}/messages/devicebound/#"
         return f"devices/{self.name.device_id}/modules/{self.name.module_id}/inputs/#"
 
     def _next_packet_id(self) -> int:

@@ -51,11 +51,11 @@ def parse_topic(topic: str, sender: IdentityName) -> Request:
         HubError: 400 unknown topic, 403 another client's topic.
     """
     if topic.startswith(_TWIN_GET):
-        return TwinGet(_request_id(topic.removeprefix(_TWIN_GET)))
+        return TwinGet(request_id_of(topic.removeprefix(_TWIN_GET)))
     if topic.startswith(_TWIN_REPORTED):
-        return ReportedPatch(_request_id(topic.removeprefix(_TWIN_REPORTED)))
+        return ReportedPatch(request_id_of(topic.removeprefix(_TWIN_REPORTED)))
     if match := _METHOD_RESPONSE.fullmatch(topic):
-        return MethodResponse(_request_id(match["query"]), int(match["status"]))
+        return MethodResponse(request_id_of(match["query"]), int(match["status"]))
     own = f"{_own(sender)}/messages/events"
     if topic == own or topic.startswith(own + "/"):
         return Telemetry(topic.removeprefix(own).strip("/"))
@@ -77,7 +77,8 @@ def _own(client: IdentityName) -> str:
     return f"devices/{client.device_id}{module}"
 
 
-def _request_id(query: str) -> str:
+def request_id_of(query: str) -> str:
+    """Raises HubError 400 when there is not just one."""
     values = parse_qs(query).get("$rid", [])
     if len(values) != 1 or len(values[0]) > MAX_REQUEST_ID_CHARACTERS:
         raise bad_request("a request needs one $rid")

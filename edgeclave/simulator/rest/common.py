@@ -11,15 +11,20 @@ from aiohttp import web
 from edgeclave.simulator.edge_hub import EdgeHub
 from edgeclave.simulator.hub_errors import HubError, bad_request
 from edgeclave.simulator.identities import IdentityName
+from edgeclave.simulator.iot_hub import IotHub
 from edgeclave.simulator.twin_document import load
 
 MAX_REQUEST_BYTES = 2 << 20  # a deployment manifest with room to spare
-HUB = web.AppKey("hub", EdgeHub)
+IOT_HUB = web.AppKey("hub", IotHub)
 Body = TypeVar("Body")
 
 
+def iot_hub_of(request: web.Request) -> IotHub:
+    return request.app[IOT_HUB]
+
+
 def hub_of(request: web.Request) -> EdgeHub:
-    return request.app[HUB]
+    return request.app[IOT_HUB].edge
 
 
 def target_of(request: web.Request) -> IdentityName:
@@ -32,19 +37,27 @@ def etag_of(request: web.Request) -> str:
     return request.headers.get("If-Match", "*").strip().removeprefix("W/").strip('"') or "*"
 
 
-async def json_body(request: web.Request) -> dict[str, Any]:
-    """The request's JSON object.
+async def json_list(request: web.Request) -> list[Any]:
+    """The request's JSON array. Raises HubError 400 or 413."""
+    body = await _json(request)
+    if not isinstance(body, list):
+        raise bad_request("must be a JSON array", where="body")
+    return body
 
-    Raises:
-        HubError: 400 or 413.
-    """
-    try:
-        body = load(await request.read(), "body")
-    except web.HTTPRequestEntityTooLarge:
-        raise HubError(413, "MessageTooLarge", f"a request has at most {MAX_REQUEST_BYTES} bytes") from None
+
+async def json_body(request: web.Request) -> dict[str, Any]:
+    """The request's JSON object. Raises HubError 400 or 413."""
+    body = await _json(request)
     if not isinstance(body, dict):
         raise bad_request("must be a JSON object", where="body")
     return body
+
+
+async def _json(request: web.Request) -> Any:
+    try:
+        return load(await request.read(), "body")
+    except web.HTTPRequestEntityTooLarge:
+        raise HubError(413, "MessageTooLarge", f"a request has at most {MAX_REQUEST_BYTES} bytes") from None
 
 
 async def typed_body(request: web.Request, kind: type[Body]) -> Body:

@@ -9,10 +9,12 @@ from aiohttp import web
 
 from edgeclave.simulator.edge_hub import EdgeHub
 from edgeclave.simulator.hub_errors import bad_request
-from edgeclave.simulator.identities import HubIdentity
+from edgeclave.simulator.identities import SAS, Credentials, HubIdentity
 from edgeclave.simulator.rest.common import etag_of, hub_of, stored, target_of, typed_body
+from edgeclave.simulator.twin_view import connection_state
 
 MAX_LISTED = 1000
+MAX_REASON_CHARACTERS = 128
 _NEVER = "0001-01-01T00:00:00Z"
 
 
@@ -21,22 +23,39 @@ class _SymmetricKey(msgspec.Struct, rename="camel"):
     secondary_key: str | None = None
 
 
-class _Authentication(msgspec.Struct, rename="camel"):
+class _Thumbprints(msgspec.Struct, rename="camel"):
+    primary_thumbprint: str | None = None
+    secondary_thumbprint: str | None = None
+
+
+class Authentication(msgspec.Struct, rename="camel"):
     type: str = "sas"
     symmetric_key: _SymmetricKey | None = None
+    x509_thumbprint: _Thumbprints | None = msgspec.field(default=None, name="x509Thumbprint")
+
+    def credentials(self) -> Credentials:
+        keys, prints = self.symmetric_key or _SymmetricKey(), self.x509_thumbprint or _Thumbprints()
+        return Credentials(
+            SAS if self.type == "none" else self.type,  # a module that its device speaks for
+            keys.primary_key,
+            keys.secondary_key,
+            prints.primary_thumbprint or "",
+            prints.secondary_thumbprint or "",
+        )
 
 
-class _Capabilities(msgspec.Struct, rename="camel"):
+class Capabilities(msgspec.Struct, rename="camel"):
     iot_edge: bool = False
 
 
 class _IdentityBody(msgspec.Struct, rename="camel"):
     """Unknown members are ignored, as IoT Hub does: clients send back whole documents."""
 
-    authentication: _Authentication | None = None
-    capabilities: _Capabilities | None = None
+    authentication: Authentication | None = None
+    capabilities: Capabilities | None = None
     managed_by: str | None = None
     status: str | None = None
+    status_reason: str | None = None
 
 
 def routes() -> list[web.RouteDef]:
@@ -45,6 +64,7 @@ def routes() -> list[web.RouteDef]:
         web.get("/devices", _list_devices),
         web.get("/devices/{device}/modules", _list_modules),
         web.get("/statistics/devices", _statistics),
+        web.get("/statistics/service", _connected),
         *(web.get(path, _read) for path in paths),
         *(web.put(path, _put) for path in paths),
         *(web.delete(path, _delete) for path in paths),
@@ -58,7 +78,14 @@ async def _read(request: web.Request) -> web.Response:
 
 async def _list_devices(request: web.Request) -> web.Response:
     hub = hub_of(request)
-    return web.json_response([document(hub, identity) for identity in hub.identities.devices()[:MAX_LISTED]])
+    return web.json_response([document(hub, identity) for identity in hub.identities.devices()[: _top(request)]])
+
+
+def _top(request: web.Request) -> int:
+    text = request.query.get("top", str(MAX_LISTED))
+    if not text.isdecimal() or not 0 < int(text) <= MAX_LISTED:
+        raise bad_request(f"is 1 to {MAX_LISTED}", where="top")
+    return int(text)
 
 
 async def _list_modules(request: web.Request) -> web.Response:
@@ -79,32 +106,31 @@ async def _statistics(request: web.Request) -> web.Response:
     )
 
 
+async def _connected(request: web.Request) -> web.Response:
+    hub = hub_of(request)
+    connected = sum(connection_state(hub, identity) == "Connected" for identity in hub.identities.devices())
+    return web.json_response({"connectedDeviceCount": connected})
+
+
 async def _put(request: web.Request) -> web.Response:
     hub, name = hub_of(request), target_of(request)
     body = await typed_body(request, _IdentityBody)
-    authentication = body.authentication or _Authentication()
-    if authentication.type not in ("sas", "none"):
-        raise bad_request(
-            f"authentication type {authentication.type!r} is not known to the simulator", where="authentication.type"
-        )
+    credentials = (body.authentication or Authentication()).credentials()
     if body.status not in (None, "enabled", "disabled"):
         raise bad_request("status is enabled or disabled", where="status")
-    keys = authentication.symmetric_key or _SymmetricKey()
+    enabled, reason = body.status != "disabled", (body.status_reason or "")[:MAX_REASON_CHARACTERS]
     if "If-Match" in request.headers:
         identity = hub.identities.update(
-            name,
-            primary_key=keys.primary_key,
-            secondary_key=keys.secondary_key,
-            enabled=body.status != "disabled",
-            if_match=etag_of(request),
+            name, credentials, enabled=enabled, status_reason=reason, if_match=etag_of(request)
         )
     else:
         identity = hub.identities.create(
             name,
-            primary_key=keys.primary_key,
-            secondary_key=keys.secondary_key,
+            credentials,
             iot_edge=body.capabilities is not None and body.capabilities.iot_edge,
             managed_by=body.managed_by or "",
+            enabled=enabled,
+            status_reason=reason,
         )
     return await stored(request, document(hub, identity))
 
@@ -123,20 +149,23 @@ def document(hub: EdgeHub, identity: HubIdentity) -> dict[str, Any]:
         "connectionState": connection_state(hub, identity),
         "connectionStateUpdatedTime": _NEVER,
         "lastActivityTime": _NEVER,
-        "cloudToDeviceMessageCount": 0,
+        "cloudToDeviceMessageCount": hub.inputs.count(identity.name),
         "authentication": {
-            "type": "sas",
+            "type": identity.authentication,
             "symmetricKey": {"primaryKey": identity.primary_key, "secondaryKey": identity.secondary_key},
-            "x509Thumbprint": {"primaryThumbprint": None, "secondaryThumbprint": None},
+            "x509Thumbprint": {
+                "primaryThumbprint": identity.primary_thumbprint or None,
+                "secondaryThumbprint": identity.secondary_thumbprint or None,
+            },
         },
     }
     if identity.name.module_id:
         shown |= {"moduleId": identity.name.module_id, "managedBy": identity.managed_by}
     else:
         status = "enabled" if identity.enabled else "disabled"
-        shown |= {"status": status, "capabilities": {"iotEdge": identity.iot_edge}}
+        shown |= {
+            "status": status,
+            "statusReason": identity.status_reason or None,
+            "capabilities": {"iotEdge": identity.iot_edge},
+        }
     return shown
-
-
-def connection_state(hub: EdgeHub, identity: HubIdentity) -> str:
-    return "Connected" if hub.links.get(identity.name) is not None else "Disconnected"

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
 from edgeclave.edge.store import StoreError
-from edgeclave.simulator.edge_hub import EdgeHub
 from edgeclave.simulator.hub_errors import HubError
-from edgeclave.simulator.identities import IdentityName
+from edgeclave.simulator.iot_hub import IotHub
 from edgeclave.simulator.log import logger
-from edgeclave.simulator.rest import deployments, identities, methods, twins
-from edgeclave.simulator.rest.common import HUB, MAX_REQUEST_BYTES, error_response
-from edgeclave.simulator.sas import SharedAccessSignature
-from edgeclave.simulator.settings import POLICY, Settings
+from edgeclave.simulator.rest import (
+    bulk,
+    commands,
+    configurations,
+    deployments,
+    enrolments,
+    identities,
+    methods,
+    twins,
+)
+from edgeclave.simulator.rest.access import RestAccess
+from edgeclave.simulator.rest.common import IOT_HUB, MAX_REQUEST_BYTES, error_response
+from edgeclave.simulator.settings import Settings
 
 SHUTDOWN_SECONDS = 1
-_METHODS_SUFFIX = "/methods"
 _log = logger("rest")
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -26,17 +33,15 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class RestServer:
     """IoT Hub's service API and edgeHub's method API over HTTPS."""
 
-    def __init__(self, hub: EdgeHub, settings: Settings) -> None:
+    def __init__(self, hub: IotHub, settings: Settings) -> None:
         self._hub = hub
-        self._owner_key = settings.owner_key
-        self._device_id = settings.device_id
-        self._hosts: Collection[str] = (settings.address, settings.hub_host, settings.gateway)
+        self._access = RestAccess(hub.edge, settings)
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int, context: ssl.SSLContext) -> None:
         application = web.Application(middlewares=[self._guard], client_max_size=MAX_REQUEST_BYTES)
-        application[HUB] = self._hub
-        for part in (deployments, twins, methods, identities):
+        application[IOT_HUB] = self._hub
+        for part in (deployments, configurations, twins, methods, commands, enrolments, bulk, identities):
             application.add_routes(part.routes())
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await self._runner.setup()
@@ -50,7 +55,7 @@ class RestServer:
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Authorizes every request and turns every failure into IoT Hub's error form."""
         try:
-            self._authorize(request)
+            self._access.check(request)
             return await handler(request)
         except HubError as error:
             if error.status in (401, 403):
@@ -66,33 +71,3 @@ class RestServer:
         except Exception:
             _log.exception("failed", method=request.method, path=request.path[:256])
             return error_response(HubError(500, "ServerError", "the simulator failed; its log says why"))
-
-    def _authorize(self, request: web.Request) -> None:
-        token = SharedAccessSignature.parse(request.headers.get("Authorization", ""))
-        if token.policy:
-            if token.policy != POLICY:
-                raise HubError(401, "IotHubUnauthorizedAccess", f"there is no policy {token.policy[:80]!r}")
-            token.check([self._owner_key], hosts=self._hosts)
-            return
-        self._authorize_module(request, token)
-
-    def _authorize_module(self, request: web.Request, token: SharedAccessSignature) -> None:
-        """A module may call methods of its own device, under its own name."""
-        path = token.resource.partition("/")[2]
-        parts = path.split("/")
-        if len(parts) not in (2, 4) or parts[0] != "devices" or (len(parts) == 4 and parts[2] != "modules"):
-            raise HubError(401, "IotHubUnauthorizedAccess", "the shared access signature names no device or module")
-        name = IdentityName(parts[1], parts[3] if len(parts) == 4 else "")
-        identity = self._hub.identities.find(name)
-        if identity is None or not identity.enabled:
-            raise HubError(401, "IotHubUnauthorizedAccess", f"{name} is unknown or disabled")
-        token.check(identity.keys, hosts=self._hosts, path=identity.resource(""))
-        if request.headers.get("x-ms-edge-moduleId", str(name)) != str(name):
-            raise HubError(401, "IotHubUnauthorizedAccess", "x-ms-edge-moduleId is not the one who signed")
-        methods_of_own_device = (
-            request.method == "POST"
-            and request.path.startswith(f"/twins/{name.device_id}/")
-            and request.path.endswith(_METHODS_SUFFIX)
-        )
-        if not methods_of_own_device:
-            raise HubError(403, "Forbidden", f"{name} may only invoke methods on its own device")

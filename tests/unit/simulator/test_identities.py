@@ -1,7 +1,7 @@
 import pytest
 
 from edgeclave.simulator.hub_errors import HubError
-from edgeclave.simulator.identities import MAX_MODULES_PER_DEVICE, Identities, IdentityName
+from edgeclave.simulator.identities import MAX_MODULES_PER_DEVICE, Credentials, Identities, IdentityName
 from edgeclave.simulator.store import Store
 
 
@@ -27,7 +27,7 @@ def test_create_refuses(identities: Identities, device: str, module: str, status
 @pytest.mark.parametrize("key", ["not base64!", "YQ=="])
 def test_bad_keys_are_refused(identities: Identities, key: str) -> None:
     with pytest.raises(HubError, match="symmetric key"):
-        identities.create(IdentityName("edge01", "m2"), primary_key=key)
+        identities.create(IdentityName("edge01", "m2"), Credentials(primary_key=key))
 
 
 def test_every_module_has_an_address_of_its_own_and_they_are_used_again(identities: Identities) -> None:
@@ -38,7 +38,7 @@ def test_every_module_has_an_address_of_its_own_and_they_are_used_again(identiti
 
 
 def test_a_device_has_a_limit_of_modules(identities: Identities) -> None:
-    for number in range(MAX_MODULES_PER_DEVICE - 1):
+    for number in range(MAX_MODULES_PER_DEVICE - 3):
         identities.create(IdentityName("edge01", f"x{number}"))
     with pytest.raises(HubError, match="at most"):
         identities.create(IdentityName("edge01", "one_more"))
@@ -49,7 +49,7 @@ def test_deleting_a_device_deletes_its_modules_and_tells(identities: Identities,
     identities.on_deleted.append(lambda identity: gone.append(str(identity.name)))
     identities.delete(IdentityName("edge01"))
     store.commit()
-    assert gone == ["edge01/m1", "edge01"]
+    assert gone == ["edge01/$edgeAgent", "edge01/$edgeHub", "edge01/m1", "edge01"]
     assert store.connection.execute("SELECT count(*) FROM twins").fetchone()[0] == 0
 
 

@@ -1,0 +1,1 @@
+"""The device provisioning service (DPS): who may register, and what a registered device becomes."""
