@@ -41,9 +41,7 @@ async def request_dps(simulator: SimulatorThread, settings: Settings) -> AsyncIt
     """The service API as its REST documentation shows it; there is no maintained SDK for it in Python."""
     context = ssl.create_default_context(cafile=simulator.ca_file)
     base = f"https://{settings.address}:{settings.ports.https}"
-    token = make_token(
-        settings.address, policy_key(settings.owner_key, PROVISIONING_OWNER), policy=PROVISIONING_OWNER
-    )
+    token = make_token(settings.address, policy_key(settings.owner_key, PROVISIONING_OWNER), policy=PROVISIONING_OWNER)
     async with aiohttp.ClientSession(base, connector=aiohttp.TCPConnector(ssl=context)) as session:
 
         async def request(method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
