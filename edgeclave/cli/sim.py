@@ -31,6 +31,7 @@ class Service(StrEnum):
 
     SERVICE = "service"
     EVENTHUB = "eventhub"
+    PROVISIONING = "provisioning"
 
 
 @app.command("up")
@@ -78,7 +79,9 @@ def env(
 
 @app.command("connection-string")
 def connection_string_command(
-    service: Annotated[Service, typer.Argument(help="service: azure-iot-hub; eventhub: azure-eventhub.")],
+    service: Annotated[
+        Service, typer.Argument(help="service: azure-iot-hub; eventhub: azure-eventhub; provisioning: the enrolments.")
+    ],
     state: State = DEFAULT_STATE,
     as_json: Json = False,
 ) -> None:

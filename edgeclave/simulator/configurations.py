@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from edgeclave.edge.store import StoreError
 from edgeclave.simulator import layers
 from edgeclave.simulator.deploy import apply_content, apply_entries, check_content
 from edgeclave.simulator.edge_hub import EdgeHub
@@ -41,6 +42,7 @@ class Configurations:
 
     def __init__(self, hub: EdgeHub) -> None:
         self._hub = hub
+        self._unfinished = False
         rows = hub.store.connection.execute("SELECT * FROM configurations")
         self._all = {row["id"]: _configuration(row) for row in rows}
         hub.twins.on_changed.append(self._twin_changed)
@@ -131,6 +133,12 @@ class Configurations:
         """A twin as IoT Hub shows it."""
         return twin_view(self._hub, identity) | {"configurations": self.statuses(identity)}
 
+    def catch_up(self) -> None:
+        """Does what could not be stored before; cheap when there is nothing."""
+        if self._unfinished:
+            self._unfinished = False
+            self.evaluate()
+
     def _count(self, queries: Mapping[str, str]) -> dict[str, int]:
         results = {}
         for name, text in queries.items():
@@ -170,6 +178,9 @@ class Configurations:
                     apply_content(self._hub, name.device_id, content)
         except HubError as error:
             _log.warning("a configuration cannot be applied", target=str(name), reason=str(error))
+        except StoreError as error:
+            self._unfinished = True
+            _log.error("cannot store", target=str(name), error=str(error))
 
     def _twin_changed(self, name: IdentityName) -> None:
         identity = self._hub.identities.find(name)

@@ -67,17 +67,19 @@ class EdgeHub:
         if sender.name.module_id:
             origin[CONNECTION_MODULE] = sender.name.module_id
         message = Message(message.body, message.properties, {**message.system, **origin})
+        matching = [route for route in self._routes if route.matches(_source(sender.name, message), message.resolve)]
         with self.store.write():  # all of its routes or none
-            for route in self._routes:
-                if route.matches(_source(sender.name, message), message.resolve):
-                    self._deliver(route, sender, message)
+            for route in matching:
+                self._deliver(route, sender, message)
+            if not matching and sender.name.device_id != self._name.device_id:  # a device of the hub, not of this edge
+                self._send_upstream(sender, message)
 
     def get_twin(self, name: IdentityName) -> dict[str, object]:
         return self.twins.get(name).for_module()
 
     def _deliver(self, route: Route, sender: HubIdentity, message: Message) -> None:
         if isinstance(route.sink, Upstream):
-            self._message_log.append(sender.name.device_id, message.body, message.properties, _event(sender, message))
+            self._send_upstream(sender, message)
             return
         target = IdentityName(sender.name.device_id, route.sink.module_id)
         if self.identities.find(target) is None:
@@ -93,6 +95,9 @@ class EdgeHub:
             priority=route.priority,
             time_to_live_seconds=route.time_to_live_seconds,
         )
+
+    def _send_upstream(self, sender: HubIdentity, message: Message) -> None:
+        self._message_log.append(sender.name.device_id, message.body, message.properties, _event(sender, message))
 
     def _desired_changed(self, change: DesiredChange) -> None:
         if change.name == self._name:

@@ -162,4 +162,5 @@ class Simulator:
             self.message_log.forget_old()
             self.iot_hub.commands.forget_expired()
             self.hub.inputs.forget_expired()
+            self.iot_hub.configurations.catch_up()
             await asyncio.sleep(HOUSEKEEPING_SECONDS)

@@ -61,6 +61,9 @@ class CommandNode:
         except HubError as error:
             settled(AmqpError(_CONDITIONS.get(error.status, INVALID_FIELD), f"{error.name}: {error}"))
             return
+        except StoreError as error:
+            settled(AmqpError("amqp:internal-error", error.what))
+            return
 
         def stored(error: StoreError | None) -> None:
             settled(None if error is None else AmqpError("amqp:internal-error", error.what))

@@ -31,6 +31,7 @@ from edgeclave.simulator.amqp.performatives import (
     SaslOutcome,
     Transfer,
 )
+from edgeclave.simulator.amqp.receivers import Receivers
 from edgeclave.simulator.amqp.session import CBS, MANAGEMENT, Session
 from edgeclave.simulator.amqp.types import (
     CONNECTION_FORCED,
@@ -65,9 +66,11 @@ class Connection:
         writer: asyncio.StreamWriter,
         log: MessageLog,
         access: SharedAccessKey,
+        receivers: Receivers,
         commands: CommandNode | None = None,
     ) -> None:
         self.log = log
+        self.receivers = receivers
         self.commands = commands
         self.hub_name = access.hub_name
         self.max_frame_size = MIN_MAX_FRAME_BYTES
@@ -265,6 +268,10 @@ class Connection:
     def stop(self) -> None:
         """The endpoint goes down; clients reconnect when it is back."""
         self.close(AmqpError(CONNECTION_FORCED, "the endpoint is stopping"))
+
+    def abort(self) -> None:
+        """Ends the stream without a word."""
+        self._writer.transport.abort()
 
     def _stop_sessions(self) -> None:
         for session in self._sessions.values():

@@ -19,9 +19,11 @@ from edgeclave.simulator.amqp.access import SharedAccessKey
 from edgeclave.simulator.amqp.commands import CommandNode
 from edgeclave.simulator.amqp.connection import Connection
 from edgeclave.simulator.amqp.log import MessageLog
+from edgeclave.simulator.amqp.receivers import Receivers
 
 AMQPS_PORT = 5671
 MAX_CONNECTIONS = 128
+GOODBYE_SECONDS = 1  # for clients to say close in return
 
 
 class EventHubEndpoint:
@@ -39,6 +41,7 @@ class EventHubEndpoint:
         """`commands` takes messages to devices on the same port."""
         self._log = log
         self._commands = commands
+        self._receivers = Receivers()
         self._access = SharedAccessKey(hub_name, shared_access_key_name, shared_access_key)
         self._server: asyncio.Server | None = None
         self._connections: dict[Connection, asyncio.Task[None] | None] = {}
@@ -66,14 +69,17 @@ class EventHubEndpoint:
         for connection in list(self._connections):
             connection.stop()
         if tasks:
-            await asyncio.wait(tasks, timeout=2)
+            await asyncio.wait(tasks, timeout=GOODBYE_SECONDS)
+            for connection in list(self._connections):
+                connection.abort()  # uamqp answers only when its user calls it
+            await asyncio.wait(tasks, timeout=GOODBYE_SECONDS)
         self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._connections) >= MAX_CONNECTIONS:
             writer.close()
             return
-        connection = Connection(reader, writer, self._log, self._access, self._commands)
+        connection = Connection(reader, writer, self._log, self._access, self._receivers, self._commands)
         self._connections[connection] = asyncio.current_task()
         try:
             await connection.run()

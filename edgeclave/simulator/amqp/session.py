@@ -39,6 +39,7 @@ from edgeclave.simulator.amqp.performatives import (
     Target,
     Transfer,
 )
+from edgeclave.simulator.amqp.receivers import Reader, Receivers, epoch_of
 from edgeclave.simulator.amqp.selector import resolve, start_of
 from edgeclave.simulator.amqp.types import (
     HANDLE_IN_USE,
@@ -68,6 +69,7 @@ class Owner(Protocol):
     hub_name: str
     max_frame_size: int
     commands: CommandNode | None
+    receivers: Receivers
 
     def send(self, performative: Composite, channel: int, payload: bytes = b"") -> None: ...
 
@@ -89,6 +91,7 @@ class Session:
         self._links: dict[int, RequestLink | SendingLink] = {}
         self._addresses: dict[int, str] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._readers: dict[int, Reader] = {}
         self._next_outgoing = 0
         self._next_incoming = begin.next_outgoing_id
         self._remote_window = begin.incoming_window
@@ -143,12 +146,18 @@ class Session:
         if attach.role == SENDER or attach.source is None:
             raise AmqpError(NOT_FOUND, "events are only read here; devices send through the hub")
         partition = self._partition(address)
+        epoch = epoch_of(attach.properties)
+        node = "/".join(node_path(address))
+        self._owner.receivers.check(node, epoch)
         after = resolve(self._owner.log, partition, start_of(attach.source.filter))
         link = EventLink(self._owner.log, partition, after, handle, self)
         self._links[handle], self._addresses[handle] = link, address
-        return lambda: self._start(handle, link)
+        reader = Reader(node, epoch, lambda error: self._end(handle, error))
+        return lambda: self._start(handle, link, reader)
 
-    def _start(self, handle: int, link: EventLink) -> None:
+    def _start(self, handle: int, link: EventLink, reader: Reader) -> None:
+        self._owner.receivers.enter(reader)
+        self._readers[handle] = reader
         task = asyncio.create_task(link.run())
         self._tasks[handle] = task
         self._owner.keep(task)
@@ -236,8 +245,11 @@ class Session:
         """Ends the links whose token has expired."""
         for handle, address in list(self._addresses.items()):
             if not self._owner.may_use(address):
-                self._remove(handle)
-                self._owner.send(_detach(handle, AmqpError(UNAUTHORIZED, "the token has expired")), self._channel)
+                self._end(handle, AmqpError(UNAUTHORIZED, "the token has expired"))
+
+    def _end(self, handle: int, error: AmqpError) -> None:
+        self._remove(handle)
+        self._owner.send(_detach(handle, error), self._channel)
 
     def stop(self) -> None:
         for handle in list(self._links):
@@ -247,6 +259,8 @@ class Session:
         task = self._tasks.pop(handle, None)
         if task:
             task.cancel()
+        if reader := self._readers.pop(handle, None):
+            self._owner.receivers.leave(reader)
         self._addresses.pop(handle, None)
         return self._links.pop(handle, None) is not None
 

@@ -39,6 +39,7 @@ CONNECTION_FORCED = "amqp:connection:forced"
 INVALID_FIELD = "amqp:invalid-field"
 UNATTACHED_HANDLE = "amqp:session:unattached-handle"
 HANDLE_IN_USE = "amqp:session:handle-in-use"
+STOLEN = "amqp:link:stolen"
 MESSAGE_TOO_LARGE = "amqp:link:message-size-exceeded"
 
 

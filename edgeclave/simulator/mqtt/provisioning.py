@@ -73,6 +73,9 @@ class Registering:
         except HubError as error:
             _log.warning("registration refused", id=self._admission.registration_id, reason=str(error))
             self._refuse(request, error)
+        except StoreError as error:
+            _log.error("cannot store", error=str(error))
+            self._refuse(request, HubError(503, "ServiceUnavailable", error.what))
 
     def _register(self, request: str, body: bytes) -> None:
         if len(body) > MAX_PAYLOAD_BYTES:
