@@ -83,6 +83,7 @@ def connection_string_command(
         Service, typer.Argument(help="service: azure-iot-hub; eventhub: azure-eventhub; provisioning: the enrolments.")
     ],
     state: State = DEFAULT_STATE,
+    policy: Annotated[str, typer.Option("--policy", help="A shared access policy with fewer rights.")] = "",
     as_json: Json = False,
 ) -> None:
     """Print the connection string for a service SDK. It is a secret of this simulator.
@@ -91,7 +92,7 @@ def connection_string_command(
 
     Example: edgeclave sim connection-string eventhub --json
     """
-    text, ca_file, device_id = asyncio.run(connection_of(state, service.value))
+    text, ca_file, device_id = asyncio.run(connection_of(state, service.value, policy))
     if as_json:
         typer.echo(json.dumps({"connectionString": text, "caFile": ca_file, "deviceId": device_id}, indent=2))
     else:

@@ -147,12 +147,14 @@ class Configurations:
         return results
 
     def _targeting(self, identity: HubIdentity, *, of_modules: bool) -> list[Configuration]:
+        candidates = [each for each in self._all.values() if each.of_modules == of_modules and each.condition]
+        if not candidates:
+            return []
         view = twin_view(self._hub, identity)
         return [
             each
-            for each in self._all.values()
-            if each.of_modules == of_modules
-            and each.condition is not None
+            for each in candidates
+            if each.condition is not None
             and each.condition.matches(partial(lookup, view))
             and (identity.iot_edge or not each.modules_content)
         ]

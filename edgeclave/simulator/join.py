@@ -47,10 +47,11 @@ async def environment_of(directory: Path, module_id: str) -> dict[str, str]:
     return module_environment(directory, settings, module_id=module_id, generation_id=generation_id, address=address)
 
 
-async def connection_of(directory: Path, kind: Kind) -> tuple[str, str, str]:
+async def connection_of(directory: Path, kind: Kind, policy: str = "") -> tuple[str, str, str]:
     """(connection string, CA file, device id).
 
     Raises:
+        HubError: there is no such policy.
         ConfigurationError: what is wrong with the state.
     """
     async with _joined(directory) as joined:
@@ -58,7 +59,7 @@ async def connection_of(directory: Path, kind: Kind) -> tuple[str, str, str]:
             settings, ca_file = with_usable_ports(joined.store, joined.settings), str(joined.pki.ca_file)
         else:
             settings, ca_file = joined.settings, joined.ca_file
-        return connection_string(settings, kind), ca_file, settings.device_id
+        return connection_string(settings, kind, policy), ca_file, settings.device_id
 
 
 @asynccontextmanager

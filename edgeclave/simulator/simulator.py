@@ -29,6 +29,7 @@ from edgeclave.simulator.iot_hub import IotHub
 from edgeclave.simulator.message_log import StoredMessageLog
 from edgeclave.simulator.mqtt.server import MqttServer
 from edgeclave.simulator.pki import trust
+from edgeclave.simulator.policies import POLICIES, Right, policy_key
 from edgeclave.simulator.rest.server import RestServer
 from edgeclave.simulator.runtime_file import Runtime, remove_runtime, write_runtime
 from edgeclave.simulator.settings import DPS_HOST, Settings, with_usable_ports
@@ -62,7 +63,11 @@ class Simulator:
         self._events = EventHubEndpoint(
             self.message_log,
             hub_name=self.settings.hub_name,
-            shared_access_key=self.settings.owner_key,
+            shared_access_keys={
+                policy: policy_key(self.settings.owner_key, policy)
+                for policy, rights in POLICIES.items()
+                if Right.SERVICE_CONNECT in rights
+            },
             commands=CommandNode(self.iot_hub.commands, self.settings),
         )
         self._proxy = ConnectProxy(self.state.identities, self.settings)
@@ -91,8 +96,9 @@ class Simulator:
     def device_id(self) -> str:
         return self.settings.device_id
 
-    def connection_string(self, kind: Kind) -> str:
-        return connection_string(self.settings, kind)
+    def connection_string(self, kind: Kind, policy: str = "") -> str:
+        """Of the owner, or of another policy. Raises HubError for one that is not there."""
+        return connection_string(self.settings, kind, policy)
 
     def environment(self, module_id: str) -> dict[str, str]:
         """What a process needs to be this module; makes identity, data folder and workload socket if missing.

@@ -13,6 +13,7 @@ import base64
 import hashlib
 import hmac
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -24,20 +25,22 @@ SAS_TOKEN_TYPE = "servicebus.windows.net:sastoken"  # noqa: S105
 
 
 @dataclass(frozen=True)
-class SharedAccessKey:
-    """A hub's access policy: its name and its key as it stands in a connection string."""
+class SharedAccessKeys:
+    """A hub's access policies that may read: their names and keys as they stand in a connection string.
+
+    A token that names none is taken for one of the first.
+    """
 
     hub_name: str
-    name: str
-    key: str = field(repr=False)
+    keys: Mapping[str, str] = field(repr=False)
 
     def check_plain(self, response: bytes | None) -> bool:
         """SASL PLAIN, RFC 4616: [authorization id] NUL authentication id NUL password."""
         parts = (response or b"").split(b"\0")
         if len(parts) != 3:
             return False
-        name_matches = hmac.compare_digest(parts[1], self.name.encode())
-        return hmac.compare_digest(parts[2], self.key.encode()) and name_matches
+        key = self.keys.get(parts[1].decode("utf-8", "replace"))
+        return key is not None and hmac.compare_digest(parts[2], key.encode())
 
     def check_token(self, token: str, audience: str, *, now: float | None = None) -> int:
         """Until when (seconds since 1970) the token opens `audience`.
@@ -54,9 +57,10 @@ class SharedAccessKey:
             or not {"sr", "sig", "se"} <= set(raw)
         ):
             raise AmqpError(UNAUTHORIZED, "the token is not a SharedAccessSignature with sr, sig and se")
-        if fields.get("skn", self.name) != self.name:
-            raise AmqpError(UNAUTHORIZED, "the token names a key that this hub does not have")
-        signature = hmac.new(self.key.encode(), f"{raw['sr']}\n{raw['se']}".encode(), hashlib.sha256).digest()
+        key = self.keys.get(fields.get("skn") or next(iter(self.keys)))
+        if key is None:
+            raise AmqpError(UNAUTHORIZED, "the token names no policy of this hub that may read")
+        signature = hmac.new(key.encode(), f"{raw['sr']}\n{raw['se']}".encode(), hashlib.sha256).digest()
         if not hmac.compare_digest(base64.b64encode(signature), unquote(raw["sig"]).encode()):
             raise AmqpError(UNAUTHORIZED, "the token's signature does not verify")
         expiry = int(raw["se"]) if raw["se"].isascii() and raw["se"].isdecimal() else 0

@@ -9,7 +9,7 @@ from contextlib import suppress
 import structlog
 
 from edgeclave.simulator.amqp import frames, management
-from edgeclave.simulator.amqp.access import ANONYMOUS, CLAIMS_BASED, PLAIN, SharedAccessKey, node_path
+from edgeclave.simulator.amqp.access import ANONYMOUS, CLAIMS_BASED, PLAIN, SharedAccessKeys, node_path
 from edgeclave.simulator.amqp.commands import NODE, CommandNode
 from edgeclave.simulator.amqp.log import MessageLog
 from edgeclave.simulator.amqp.message import Message
@@ -65,7 +65,7 @@ class Connection:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         log: MessageLog,
-        access: SharedAccessKey,
+        access: SharedAccessKeys,
         receivers: Receivers,
         commands: CommandNode | None = None,
     ) -> None:

@@ -1,7 +1,7 @@
 """The hub's built-in Event Hub-compatible endpoint.
 
 ```
-endpoint = EventHubEndpoint(log, hub_name="hub", shared_access_key=key)
+endpoint = EventHubEndpoint(log, hub_name="hub", shared_access_keys={"iothubowner": key})
 await endpoint.start("127.9.9.1", 5671, ssl_context)
 ```
 azure-eventhub connects to port 5671 whatever the connection string says, so each simulator listens there on a loopback
@@ -13,9 +13,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import ssl
+from collections.abc import Mapping
 
 from edgeclave.errors import ConfigurationError
-from edgeclave.simulator.amqp.access import SharedAccessKey
+from edgeclave.simulator.amqp.access import SharedAccessKeys
 from edgeclave.simulator.amqp.commands import CommandNode
 from edgeclave.simulator.amqp.connection import Connection
 from edgeclave.simulator.amqp.log import MessageLog
@@ -34,15 +35,14 @@ class EventHubEndpoint:
         log: MessageLog,
         *,
         hub_name: str,
-        shared_access_key: str,
-        shared_access_key_name: str = "iothubowner",
+        shared_access_keys: Mapping[str, str],
         commands: CommandNode | None = None,
     ) -> None:
-        """`commands` takes messages to devices on the same port."""
+        """`shared_access_keys` by policy; `commands` takes messages to devices on the same port."""
         self._log = log
         self._commands = commands
         self._receivers = Receivers()
-        self._access = SharedAccessKey(hub_name, shared_access_key_name, shared_access_key)
+        self._access = SharedAccessKeys(hub_name, shared_access_keys)
         self._server: asyncio.Server | None = None
         self._connections: dict[Connection, asyncio.Task[None] | None] = {}
 

@@ -153,7 +153,7 @@ def _builder(
 @asynccontextmanager
 async def running(log: SqliteLog, authority: Authority) -> AsyncIterator[EventHubEndpoint]:
     """The endpoint on TLS at the port that azure-eventhub insists on."""
-    endpoint = EventHubEndpoint(log, hub_name=HUB, shared_access_key=KEY, shared_access_key_name=KEY_NAME)
+    endpoint = EventHubEndpoint(log, hub_name=HUB, shared_access_keys={KEY_NAME: KEY})
     await endpoint.start(authority.host, ssl_context=authority.server_context())
     try:
         yield endpoint

@@ -7,10 +7,10 @@ from urllib.parse import quote_plus
 
 import pytest
 
-from edgeclave.simulator.amqp.access import SharedAccessKey
+from edgeclave.simulator.amqp.access import SharedAccessKeys
 from edgeclave.simulator.amqp.types import AmqpError
 
-KEY = SharedAccessKey("sim-hub", "iothubowner", "c2VjcmV0")
+KEY = SharedAccessKeys("sim-hub", {"iothubowner": "c2VjcmV0"})
 NOW = 1_700_000_000
 GROUP = "sb://127.0.0.1/sim-hub/consumergroups/$Default"
 
@@ -41,7 +41,7 @@ def test_a_token_opens_what_it_covers(resource: str) -> None:
         pytest.param(token(expiry=NOW), GROUP, "expired", id="expired"),
         pytest.param(token(expiry="soon"), GROUP, "expired", id="expiry is not a number"),
         pytest.param(token(expiry="²"), GROUP, "expired", id="expiry in a digit that is not ASCII"),
-        pytest.param(token(name="device"), GROUP, "key", id="of another key name"),
+        pytest.param(token(name="device"), GROUP, "policy", id="of another policy"),
         pytest.param(token("sb://127.0.0.1/other-hub"), GROUP, "resource", id="for another hub"),
         pytest.param(token(), "sb://127.0.0.1/sim-hub", "resource", id="for a group, used for the hub"),
         pytest.param(token("sb://127.0.0.1/"), "sb://127.0.0.1/other-hub", "resource", id="used for another hub"),

@@ -182,7 +182,7 @@ def log() -> Entries:
 
 @pytest.fixture
 async def client(log: Entries) -> AsyncIterator[Client]:
-    endpoint = EventHubEndpoint(log, hub_name=HUB, shared_access_key=KEY)
+    endpoint = EventHubEndpoint(log, hub_name=HUB, shared_access_keys={"iothubowner": KEY})
     port = await endpoint.start("127.0.0.1", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     yield Client(reader, writer)
