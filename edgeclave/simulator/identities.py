@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import base64
 import re
-import secrets
 import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from edgeclave.simulator.credentials import NEW_KEYS, SAS, Credentials, usable_key
 from edgeclave.simulator.hub_errors import HubError, bad_request
 from edgeclave.simulator.store import Store
 
 DEVICE_ID = "edge01"  # of the edge device that the simulator runs
-KEY_BYTES = 32
 MAX_ID_CHARACTERS = 128  # IoT Hub's limit for device and module ids
 MAX_MODULES_PER_DEVICE = 50  # IoT Hub's limit
 SYSTEM_MODULES = ("$edgeAgent", "$edgeHub")  # every edge device has them
-SAS, SELF_SIGNED, AUTHORITY = "sas", "selfSigned", "certificateAuthority"  # how an identity proves itself
-_THUMBPRINT = re.compile(r"[0-9A-Fa-f]{40}|[0-9A-Fa-f]{64}")  # SHA-1 or SHA-256 of the certificate
 FIRST_MODULE_OCTET, LAST_MODULE_OCTET = 10, 254  # modules get 127.a.b.10 and up
 _ID = re.compile(r"[A-Za-z0-9\-:.+%_#*?!(),=@$']+")
 
@@ -39,33 +36,6 @@ class IdentityName(NamedTuple):
         """From an MQTT client id or x-ms-edge-moduleId: `device` or `device/module`."""
         device_id, _, module_id = client_id.partition("/")
         return cls(device_id, module_id)
-
-
-@dataclass(frozen=True)
-class Credentials:
-    """How an identity proves itself; what is None or empty is made or kept.
-
-    Args:
-        kind: `sas`, `selfSigned` (a certificate by its thumbprint) or `certificateAuthority`.
-        primary_key: base64 of 16 to 64 bytes, as is the secondary key.
-        primary_thumbprint: SHA-1 or SHA-256 of the certificate, hexadecimal.
-    """
-
-    kind: str = SAS
-    primary_key: str | None = None
-    secondary_key: str | None = None
-    primary_thumbprint: str = ""
-    secondary_thumbprint: str = ""
-
-    def check(self) -> None:
-        """Raises HubError 400."""
-        if self.kind not in (SAS, SELF_SIGNED, AUTHORITY):
-            raise bad_request(f"authentication type {self.kind[:40]!r} is not known", where="authentication.type")
-        for thumbprint in (self.primary_thumbprint, self.secondary_thumbprint):
-            if thumbprint and not _THUMBPRINT.fullmatch(thumbprint):
-                raise bad_request("a thumbprint is 40 or 64 hexadecimal digits", where="authentication.x509Thumbprint")
-        if self.kind == SELF_SIGNED and not (self.primary_thumbprint or self.secondary_thumbprint):
-            raise bad_request("selfSigned needs a thumbprint", where="authentication.x509Thumbprint")
 
 
 @dataclass(frozen=True)
@@ -148,7 +118,7 @@ class Identities:
     def create(
         self,
         name: IdentityName,
-        credentials: Credentials = Credentials(),
+        credentials: Credentials = NEW_KEYS,
         *,
         iot_edge: bool = False,
         managed_by: str = "",
@@ -172,8 +142,8 @@ class Identities:
         credentials.check()
         identity = HubIdentity(
             name,
-            _key(credentials.primary_key),
-            _key(credentials.secondary_key),
+            usable_key(credentials.primary_key),
+            usable_key(credentials.secondary_key),
             str(time.time_ns() // 100),
             version=1,
             enabled=enabled,
@@ -195,7 +165,7 @@ class Identities:
     def update(
         self,
         name: IdentityName,
-        credentials: Credentials = Credentials(),
+        credentials: Credentials = NEW_KEYS,
         *,
         enabled: bool = True,
         status_reason: str = "",
@@ -206,8 +176,8 @@ class Identities:
         _check_etag(current, if_match)
         credentials.check()
         keys = (
-            _key(credentials.primary_key or current.primary_key),
-            _key(credentials.secondary_key or current.secondary_key),
+            usable_key(credentials.primary_key or current.primary_key),
+            usable_key(credentials.secondary_key or current.secondary_key),
         )
         proof = (credentials.kind, credentials.primary_thumbprint, credentials.secondary_thumbprint)
         with self._store.write() as connection:
@@ -308,15 +278,3 @@ def _check_id(value: str, what: str) -> None:
 def _check_etag(identity: HubIdentity, if_match: str) -> None:
     if if_match not in ("*", identity.etag):
         raise HubError(412, "PreconditionFailed", f"the etag of {identity.name} is not the one given")
-
-
-def _key(given: str | None) -> str:
-    if not given:
-        return base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
-    try:
-        decoded = base64.b64decode(given, validate=True)
-    except ValueError:
-        decoded = b""
-    if not 16 <= len(decoded) <= 64:
-        raise bad_request("a symmetric key must be base64 of 16 to 64 bytes")
-    return given

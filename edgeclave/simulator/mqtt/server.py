@@ -9,9 +9,10 @@ from collections.abc import Callable, Collection
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from edgeclave.simulator.credentials import SAS
 from edgeclave.simulator.edge_hub import EdgeHub
 from edgeclave.simulator.hub_errors import HubError
-from edgeclave.simulator.identities import SAS, HubIdentity, IdentityName
+from edgeclave.simulator.identities import HubIdentity, IdentityName
 from edgeclave.simulator.log import logger
 from edgeclave.simulator.mqtt.codec import Connect
 from edgeclave.simulator.mqtt.connection import Connection

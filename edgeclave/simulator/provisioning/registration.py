@@ -17,13 +17,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
+from edgeclave.simulator.credentials import SAS, SELF_SIGNED, Credentials
 from edgeclave.simulator.edge_hub import EdgeHub
 from edgeclave.simulator.hub_errors import HubError
-from edgeclave.simulator.identities import SAS, SELF_SIGNED, Credentials, IdentityName
+from edgeclave.simulator.identities import IdentityName
 from edgeclave.simulator.provisioning.enrolments import SYMMETRIC_KEY, X509, Enrolment, Enrolments
 from edgeclave.simulator.sas import SharedAccessSignature, sign
-
-MAX_CHAIN = 5
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from collections.abc import Collection
 
 from aiohttp import web
 
+from edgeclave.simulator.credentials import SAS
 from edgeclave.simulator.edge_hub import EdgeHub
 from edgeclave.simulator.hub_errors import HubError
-from edgeclave.simulator.identities import SAS, IdentityName
+from edgeclave.simulator.identities import IdentityName
 from edgeclave.simulator.policies import Right, policy_key, require
 from edgeclave.simulator.sas import SharedAccessSignature
 from edgeclave.simulator.settings import DPS_HOST, Settings

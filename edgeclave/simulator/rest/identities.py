@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from edgeclave.simulator.credentials import SAS, Credentials
 from edgeclave.simulator.edge_hub import EdgeHub
 from edgeclave.simulator.hub_errors import bad_request
-from edgeclave.simulator.identities import SAS, Credentials, HubIdentity
+from edgeclave.simulator.identities import HubIdentity
 from edgeclave.simulator.rest.common import etag_of, hub_of, stored, target_of, typed_body
 from edgeclave.simulator.twin_view import connection_state
 

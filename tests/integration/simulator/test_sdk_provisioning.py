@@ -299,3 +299,18 @@ async def test_enrolments_have_etags(request_dps: Request) -> None:
     assert keys["symmetricKey"]["primaryKey"] == KEY
     assert (await request_dps("DELETE", "/enrollments/reg-1", **{"If-Match": second["etag"]}))[0] == 204
     assert (await request_dps("GET", "/enrollments/reg-1"))[0] == 404
+
+
+async def test_enrolments_and_their_certificates_survive_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, maker = tmp_path / "again", certificate_of("the maker", authority=True)
+    attestation = {"type": "x509", "x509": {"signingCertificates": {"primary": {"certificate": pem_of(maker)}}}}
+    with SimulatorThread(state) as first:
+        first.call(lambda running: running.iot_hub.enrolments.put("made", {"attestation": attestation}, is_group=True))
+    files = files_of(tmp_path, certificate_of("made-1", maker))
+    for _ in range(2):  # the second time it is registered already, by another process
+        with SimulatorThread(state) as later:
+            monkeypatch.setenv("mqtt_proxy", later.call(lambda running: running.settings.proxy_url))
+            result = await by_certificate(later, "made-1", files).register()
+            assert (result.status, result.registration_state.device_id) == ("assigned", "made-1")

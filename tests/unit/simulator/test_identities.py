@@ -1,7 +1,8 @@
 import pytest
 
+from edgeclave.simulator.credentials import Credentials
 from edgeclave.simulator.hub_errors import HubError
-from edgeclave.simulator.identities import MAX_MODULES_PER_DEVICE, Credentials, Identities, IdentityName
+from edgeclave.simulator.identities import MAX_MODULES_PER_DEVICE, Identities, IdentityName
 from edgeclave.simulator.store import Store
 
 
