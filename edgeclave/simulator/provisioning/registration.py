@@ -79,10 +79,12 @@ class Registrations:
         old = self._row(admission.registration_id)
         created, version = (old["created"], old["version"] + 1) if old else (now, 1)
         with self._hub.store.write() as connection:
-            if self._hub.identities.find(name) is None:
+            if (present := self._hub.identities.find(name)) is None:
                 self._make(name, admission)
-            else:
-                self._hub.identities.update(name, admission.credentials)
+            else:  # whether it is enabled is the hub's to say
+                self._hub.identities.update(
+                    name, admission.credentials, enabled=present.enabled, status_reason=present.status_reason
+                )
             connection.execute(
                 "INSERT OR REPLACE INTO registrations VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (admission.registration_id, enrolment.id, enrolment.is_group, device_id, created, now, version),

@@ -107,7 +107,7 @@ async def test_an_individual_enrolment_becomes_a_device_that_connects(
 
 
 @pytest.mark.usefixtures("through_proxy")
-async def test_registering_again_keeps_the_twin(
+async def test_registering_again_keeps_the_twin_and_the_status(
     simulator: SimulatorThread, request_dps: Request, registry: IoTHubRegistryManager
 ) -> None:
     await request_dps("PUT", "/enrollments/reg-1", symmetric(KEY, initialTwin={"tags": {"n": 1}}))
@@ -115,8 +115,14 @@ async def test_registering_again_keeps_the_twin(
     twin = await asyncio.to_thread(registry.get_twin, "reg-1")
     twin.tags = {"n": 2}
     await asyncio.to_thread(registry.update_twin, "reg-1", twin, twin.etag)
+    device = await asyncio.to_thread(registry.get_device, "reg-1")
+    keys = device.authentication.symmetric_key
+    await asyncio.to_thread(
+        registry.update_device_with_sas, "reg-1", "*", keys.primary_key, keys.secondary_key, "disabled"
+    )
     await by_key(simulator, "reg-1", KEY).register()
-    assert (await asyncio.to_thread(registry.get_twin, "reg-1")).tags == {"n": 2}
+    twin = await asyncio.to_thread(registry.get_twin, "reg-1")
+    assert (twin.tags, twin.status) == ({"n": 2}, "disabled")
 
 
 @pytest.mark.usefixtures("through_proxy")
