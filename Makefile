@@ -2,6 +2,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+# End-to-end tests stay in one process of these: they share a built suite.
+PYTEST_ARGUMENTS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench install clean
