@@ -20,7 +20,7 @@ from wasmtime.component import Component, Linker
 from bench.row import Row, side_by_side
 from edgeclave import cose
 from edgeclave.enclave.emulated_hardware import EmulatedHardware, EmulatorSecrets
-from edgeclave.enclave.loading import Files
+from edgeclave.enclave.files import Files
 from edgeclave.enclave.messages import CallRequest, StartRequest
 from edgeclave.enclave.pipe import Pipe
 from edgeclave.enclave.starting import start

@@ -14,6 +14,7 @@ import sys
 import traceback
 
 from edgeclave.enclave import lockdown
+from edgeclave.enclave.files import Files
 
 EXIT_REFUSED = 1
 EXIT_DEFECT = 70  # EX_SOFTWARE of sysexits.h
@@ -23,9 +24,10 @@ def main() -> int:
     arguments = _arguments()
     lockdown.before_secrets(debuggable=arguments.debug)
     reading, writing = _take_pipe()
+    files = Files(arguments.package_fd, arguments.cache_fd, arguments.cache_out_fd)
+    files.begin_reading()
     # After the first lockdown, since importing takes most of the time of a start.
     from edgeclave.enclave.emulated_hardware import EmulatedHardware
-    from edgeclave.enclave.loading import Files
     from edgeclave.enclave.log import enclave_log
     from edgeclave.enclave.pipe import Pipe
     from edgeclave.enclave.server import serve
@@ -34,7 +36,6 @@ def main() -> int:
 
     try:
         hardware = EmulatedHardware.from_descriptor(arguments.hardware_fd, debug=arguments.debug)
-        files = Files(arguments.package_fd, arguments.cache_fd, arguments.cache_out_fd)
         pipe = Pipe(reading, writing)
         serve(pipe, lambda request: start(request, files, hardware, pipe))
     except EdgeclaveError as error:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from edgeclave.enclave import memory_files
 from edgeclave.errors import EnclaveError, PackageError
 
-MAX_COMPILED_BYTES = 512 << 20
 MAX_ERROR_BYTES = 2000
 EXIT_REFUSED = 2
 """The compiler's exit code for Wasm it refused; the reason is in its output."""

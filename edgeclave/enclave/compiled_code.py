@@ -16,45 +16,17 @@ import hashlib
 import hmac
 import mmap
 import os
-from dataclasses import dataclass
 
 from wasmtime import Engine, WasmtimeError
 from wasmtime.component import Component
 
 from edgeclave.cose import dcbor, sha256
 from edgeclave.enclave import memory_files
-from edgeclave.enclave.compilation import MAX_COMPILED_BYTES, CompileLimits, compile_to
+from edgeclave.enclave.compilation import CompileLimits, compile_to
 from edgeclave.enclave.engine import fingerprint
+from edgeclave.enclave.files import CodeFile
 from edgeclave.enclave.log import enclave_log
 from edgeclave.errors import EnclaveError
-
-_DIGEST_BYTES = 32
-TRAILER_BYTES = 2 * _DIGEST_BYTES
-
-
-@dataclass(frozen=True)
-class CodeFile:
-    """An unchangeable memory file, read but not yet believed."""
-
-    descriptor: int
-    code_digest: bytes
-    made_for: bytes
-    mac: bytes
-
-    @classmethod
-    def read(cls, descriptor: int) -> CodeFile | None:
-        """None when it can still be changed or has no plausible size. Needs no key, only time: 50 MB for Python."""
-        size = os.fstat(descriptor).st_size
-        if not TRAILER_BYTES < size <= MAX_COMPILED_BYTES or not memory_files.is_unchangeable(descriptor):
-            return None
-        with (
-            mmap.mmap(descriptor, size, prot=mmap.PROT_READ, flags=mmap.MAP_PRIVATE) as content,
-            memoryview(content) as view,
-            view[:-TRAILER_BYTES] as code,
-        ):
-            trailer = bytes(view[-TRAILER_BYTES:])
-            digest = hashlib.sha256(code).digest()
-        return cls(descriptor, digest, trailer[:_DIGEST_BYTES], trailer[_DIGEST_BYTES:])
 
 
 class CompiledCode:

@@ -11,8 +11,9 @@ import sys
 from wasmtime import WasmtimeError
 from wasmtime.component import Component
 
-from edgeclave.enclave.compilation import EXIT_OVER_LIMIT, EXIT_REFUSED, MAX_COMPILED_BYTES, MAX_ERROR_BYTES
+from edgeclave.enclave.compilation import EXIT_OVER_LIMIT, EXIT_REFUSED, MAX_ERROR_BYTES
 from edgeclave.enclave.engine import make_engine
+from edgeclave.enclave.files import MAX_COMPILED_BYTES
 from edgeclave.enclave.lockdown import before_compiling
 from edgeclave.enclave.memory_files import write_all
 

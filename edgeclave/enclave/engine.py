@@ -7,15 +7,13 @@ address space, or under a strict seccomp filter. This one was measured to run ev
 from __future__ import annotations
 
 import functools
-import hashlib
-import mmap
 import os
 from pathlib import Path
 
-import wasmtime
 from wasmtime import Config, Engine
 
 from edgeclave.cose import dcbor, sha256
+from edgeclave.enclave.files import library_digest
 
 MEMORY_GROWTH_BYTES = 16 << 20
 """Address space kept for a memory to grow into: without it each growth of 64 KiB would copy the whole memory."""
@@ -52,13 +50,7 @@ def make_engine(*, parallel_compilation: bool = False, debuggable: bool = False)
 @functools.lru_cache(maxsize=1)
 def fingerprint() -> bytes:
     """SHA-256 over all that decides what compiled code means: configuration, library, target, CPU."""
-    return sha256(dcbor([CONFIGURATION, _library_digest(), os.uname().machine, _cpu_features()]))
-
-
-def _library_digest() -> bytes:
-    (library,) = Path(wasmtime.__file__).parent.glob("*/*wasmtime*.so")
-    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return hashlib.sha256(content).digest()
+    return sha256(dcbor([CONFIGURATION, library_digest(), os.uname().machine, _cpu_features()]))
 
 
 def _cpu_features() -> list[str]:

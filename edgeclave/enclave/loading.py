@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from wasmtime import Engine, WasmtimeError
@@ -12,8 +10,8 @@ from wasmtime.component import Component
 from wasmtime.component._types import ComponentExtern
 
 from edgeclave.enclave.compilation import DEFAULT_LIMITS
-from edgeclave.enclave.compiled_code import CodeFile, CompiledCode
-from edgeclave.enclave.engine import fingerprint
+from edgeclave.enclave.compiled_code import CompiledCode
+from edgeclave.enclave.files import Files
 from edgeclave.enclave.hardware import Hardware
 from edgeclave.enclave.imports import check_imports
 from edgeclave.enclave.key_derivation import unique_key
@@ -22,19 +20,8 @@ from edgeclave.errors import PackageError
 from edgeclave.evidence.eat import StorageLevel
 from edgeclave.ta.identity import Identity
 from edgeclave.ta.manifest import Manifest
-from edgeclave.ta.package import DEFAULT_LIMITS as PACKAGE_LIMITS
-from edgeclave.ta.package import read_package
 from edgeclave.ta.signature import verify_package
 from edgeclave.ta.wrapping import as_component
-
-
-@dataclass(frozen=True)
-class Files:
-    """Descriptors that the host passed: the package, compiled code, and an empty memory file to make it anew."""
-
-    package: int
-    cached: int | None
-    fresh: int | None
 
 
 @dataclass(frozen=True)
@@ -55,11 +42,9 @@ def load(files: Files, hardware: Hardware, engine: Engine) -> Loaded:
         PackageError: from reading and verifying the package; `not-a-component`, `core-module-refused`,
             `no-invoke`, `wasm-refused`, `compile-limit`, `import-refused`, `storage-protection-unavailable`.
     """
-    # Hashing 50 MB of compiled code and verifying 19 MB of package are half of a warm start: do them side by side.
-    ahead = _Ahead(lambda: _read_cached(files.cached))
     try:
-        verified = verify_package(read_package(_read(files.package)))
-        cached = ahead.result()
+        package, cached = files.read()
+        verified = verify_package(package)
         identity = replace(verified.identity, debug=verified.identity.debug or hardware.debug)
         _check_storage_protection(verified.manifest, storage_level(hardware))
         wasm = as_component(verified.wasm)
@@ -73,35 +58,10 @@ def load(files: Files, hardware: Hardware, engine: Engine) -> Loaded:
         elif component is None:
             component = code.compile(engine, wasm, files.fresh, DEFAULT_LIMITS)
     finally:
-        ahead.join()
-        for descriptor in (files.package, files.cached, files.fresh):
-            if descriptor is not None:
-                os.close(descriptor)
+        files.close()
     imports = component.type.imports(engine)
     check_imports(imports)
     return Loaded(identity, verified.manifest, component, imports, compiled)
-
-
-class _Ahead(threading.Thread):
-    """Work in a thread of its own, which has ended when its result is there."""
-
-    def __init__(self, work: Callable[[], CodeFile | None]) -> None:
-        super().__init__(daemon=True)
-        self._work = work
-        self._result: CodeFile | None = None
-        self.start()
-
-    def run(self) -> None:
-        self._result = self._work()
-
-    def result(self) -> CodeFile | None:
-        self.join()
-        return self._result
-
-
-def _read_cached(descriptor: int | None) -> CodeFile | None:
-    fingerprint()  # reads the whole wasmtime library, and is remembered
-    return None if descriptor is None else CodeFile.read(descriptor)
 
 
 def _compile_for_debugger(engine: Engine, wasm: bytes) -> Component:
@@ -122,13 +82,3 @@ def _check_storage_protection(manifest: Manifest, offered: StorageLevel) -> None
             where="manifest: storage_protection",
             advice="run it on a platform with a counter (`emulator-with-counter` for development), or require less",
         )
-
-
-def _read(descriptor: int) -> bytes:
-    size = os.fstat(descriptor).st_size
-    if size > PACKAGE_LIMITS.package:
-        raise PackageError(
-            "package-too-large", f"{size} bytes are over the limit of {PACKAGE_LIMITS.package}", where="package"
-        )
-    with os.fdopen(descriptor, "rb", closefd=False) as file:
-        return file.read(PACKAGE_LIMITS.package + 1)

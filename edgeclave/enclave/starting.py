@@ -19,11 +19,12 @@ from edgeclave.enclave.beacons import newer_beacon
 from edgeclave.enclave.deadline import DeadlineTicker
 from edgeclave.enclave.engine import make_engine
 from edgeclave.enclave.epoch import epoch_record, read_predecessor
+from edgeclave.enclave.files import Files
 from edgeclave.enclave.guest import Guest, GuestEndedError
 from edgeclave.enclave.hardware import Hardware
 from edgeclave.enclave.instance import Instance
 from edgeclave.enclave.linking import make_linker
-from edgeclave.enclave.loading import Files, Loaded, load
+from edgeclave.enclave.loading import Loaded, load
 from edgeclave.enclave.log import TrustedApplicationLog, enclave_log
 from edgeclave.enclave.messages import IdentityView, LimitsView, ManifestView, Released, Started, StartRequest
 from edgeclave.enclave.pipe import Pipe

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from edgeclave.enclave import memory_files
-from edgeclave.enclave.compilation import MAX_COMPILED_BYTES
+from edgeclave.enclave.files import MAX_COMPILED_BYTES
 
 MAX_FILES = 16
 _SUFFIX = ".compiled"

@@ -63,10 +63,12 @@ DEFAULT_LIMITS = PackageLimits()
 
 @dataclass(frozen=True)
 class Package:
-    """A well-formed package whose parts match their digests. Its signature is not yet verified."""
+    """A well-formed package whose parts match their digests (`wasm_digest` is SHA-256). Its signature is not yet
+    verified."""
 
     digest: str
     wasm: bytes
+    wasm_digest: bytes
     signature: bytes
     annotations: Mapping[str, str]
 
@@ -164,10 +166,12 @@ def read_package(source: bytes | Path, limits: PackageLimits = DEFAULT_LIMITS) -
     manifest = _parse_oci_manifest(manifest_bytes)
     wasm, signature = (_layer(blobs, layer) for layer in manifest.layers)
     _check_size("signature", len(signature), limits.signature)
-    used = {_sha256(blob) for blob in (_EMPTY, wasm, signature, manifest_bytes)}
-    if used != set(blobs):
+    digest = f"sha256:{_sha256(manifest_bytes)}"
+    named = (digest, *(part.digest for part in (manifest.config, *manifest.layers)))
+    if {name.removeprefix("sha256:") for name in named} != set(blobs):
         raise _malformed("it holds a blob that its OCI manifest does not name")
-    return Package(f"sha256:{_sha256(manifest_bytes)}", bytes(wasm), bytes(signature), manifest.annotations)
+    wasm_digest = bytes.fromhex(manifest.layers[0].digest.removeprefix("sha256:"))
+    return Package(digest, bytes(wasm), wasm_digest, bytes(signature), manifest.annotations)
 
 
 def _read_file(path: Path, most: int) -> bytes:

@@ -104,7 +104,7 @@ def verify_package(package: Package) -> VerifiedPackage:
         raise PackageError(code, error.what, where="package signature", advice="fetch the package again") from error
     if set(signed.protected) != {ALG, TYP, X5CHAIN}:
         raise _malformed("its header must hold alg, typ and x5chain only")
-    manifest = _read_identity(signed.payload, package.wasm)
+    manifest = _read_identity(signed.payload, package.wasm_digest)
     identity = Identity(
         unique_id=sha256(signed.payload),
         signer_id=sha256(spki(root)),
@@ -115,7 +115,7 @@ def verify_package(package: Package) -> VerifiedPackage:
     return VerifiedPackage(identity, manifest, package.wasm, package.digest, tuple(chain))
 
 
-def _read_identity(payload: bytes, wasm: bytes) -> Manifest:
+def _read_identity(payload: bytes, wasm_digest: bytes) -> Manifest:
     try:
         value: Any = cbor2.loads(payload)
         canonical = dcbor(value) == payload
@@ -123,7 +123,7 @@ def _read_identity(payload: bytes, wasm: bytes) -> Manifest:
         raise _malformed("what it signs is not CBOR") from error
     if not canonical or not isinstance(value, list) or len(value) != 3 or value[0] != IDENTITY_FORMAT:
         raise _malformed(f"what it signs is not an {IDENTITY_FORMAT} identity")
-    if value[2] != sha256(wasm):
+    if value[2] != wasm_digest:
         raise PackageError(
             "wrong-wasm",
             "the signature is over another Wasm than the one in the package",

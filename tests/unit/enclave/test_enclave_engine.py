@@ -8,8 +8,9 @@ from wasmtime import Engine, wat2wasm
 
 from edgeclave.enclave import memory_files
 from edgeclave.enclave.compilation import CompileLimits
-from edgeclave.enclave.compiled_code import TRAILER_BYTES, CodeFile, CompiledCode
+from edgeclave.enclave.compiled_code import CompiledCode
 from edgeclave.enclave.engine import CONFIGURATION, fingerprint, make_engine
+from edgeclave.enclave.files import TRAILER_BYTES, CodeFile
 from edgeclave.errors import PackageError
 from tests.fixtures.wat.packages import MINIMAL
 

@@ -275,4 +275,4 @@ def test_a_changed_byte_in_the_signature_is_refused(manifest: Manifest, data: st
 @given(st.binary(max_size=500))
 def test_any_other_bytes_as_signature_are_refused(signature: bytes) -> None:
     with pytest.raises(PackageError):
-        verify_package(Package("sha256:", WASM, signature, {}))
+        verify_package(Package("sha256:", WASM, sha256(WASM), signature, {}))
