@@ -1,0 +1,181 @@
+"""AMD's chain: from a pinned root key (ARK) over a signing key (ASK, ASVK) to the key that signs reports.
+
+Rules, all of them always:
+
+1. the root's key is pinned by an anchor, as the SHA-256 of its SubjectPublicKeyInfo; no certificate is trusted because
+   of its name. A test root is accepted only where an anchor names it;
+2. every certificate is signed with RSA-PSS and SHA-384 by the one above (AMD document 57230), the root by itself, and
+   valid at the time of verification;
+3. a VCEK is issued by SEV-<product>, a VLEK by SEV-VLEK-<product>, under ARK-<product>, all of one product;
+4. once a revocation list of the root is at hand, one must be valid at the time of verification, and the signing key
+   must not be on it. AMD gives all VCEKs and VLEKs the serial number 0, so that none can be revoked alone: what retires
+   them is a floor of the TCB in the policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.x509.oid import SignatureAlgorithmOID
+
+from edgeclave.errors import EvidenceError
+from edgeclave.evidence import amd_extensions
+from edgeclave.evidence.amd_endorsements import REVOCATION_LIST, ROOT, SIGNING_KEY, common_name, signer_subject
+from edgeclave.evidence.anchors import Anchor
+from edgeclave.evidence.endorsements import Endorsements
+from edgeclave.evidence.sev_snp_report import PRODUCTS, Product, SigningKey
+
+ROOTS = {
+    "amd-milan-root": bytes.fromhex("9f056bee44377e29308cb5ffa895bdfb62d18881fa6bed8d6f075b0204089cb9"),
+    "amd-genoa-root": bytes.fromhex("429a69c9422aa258ee4d8db5fcda9c6470ef15f8cd5a9cebd6cbc7d90b863831"),
+    "amd-turin-root": bytes.fromhex("4f125410563a2ab9a50356f9243f6fe0b6f73de98603f53f90339c70e9d7ad08"),
+}
+"""The ARKs that AMD publishes (kdsintf.amd.com/vcek/v1/<product>/cert_chain)."""
+
+_PSS = padding.PSS(padding.MGF1(hashes.SHA384()), hashes.SHA384.digest_size)
+
+
+@dataclass(frozen=True)
+class EndorsementKey:
+    """A VCEK or VLEK whose chain verified up to `anchor`; `said` is what AMD wrote into its certificate.
+
+    `revocation_checked` says whether a revocation list of the root was at hand.
+    """
+
+    kind: SigningKey
+    anchor: Anchor
+    key: ec.EllipticCurvePublicKey
+    said: amd_extensions.Extensions
+    revocation_checked: bool
+
+
+def verify_chain(certificate: bytes, endorsements: Endorsements, anchors: Sequence[Anchor], now: int) -> EndorsementKey:
+    """Args:
+        certificate: a VCEK or VLEK in DER, valid at `now`.
+        endorsements: where the certificates above it and the revocation list are looked for.
+        anchors: of which one must be its root.
+        now: s since 1970.
+
+    Raises:
+        EvidenceError: `untrusted-anchor`, `no-endorsement`, `endorsement-expired`, `endorsement-not-yet-valid`,
+            `malformed-endorsement`, `bad-endorsement-signature`, `wrong-product`, `revoked`.
+    """
+    leaf = _load(certificate)
+    kind, product = _kind(leaf)
+    # Roots of other products are passed over; test roots may be of any.
+    candidates = [anchor for anchor in anchors if anchor.test or anchor.name == f"amd-{product.lower()}-root"]
+    refusal = EvidenceError(
+        "untrusted-anchor",
+        f"no anchor of the policy is a root of AMD {product}",
+        advice=f'name root = "amd-{product.lower()}-root" in the policy, if such platforms are to be accepted',
+    )
+    for anchor in candidates:
+        try:
+            revocation_checked = _verify_under(anchor, leaf, product, endorsements, now)
+        except EvidenceError as error:
+            refusal = error
+            continue
+        key, said = leaf.public_key(), amd_extensions.read(leaf)
+        if said.product != product or (said.chip_id is None) != (kind == "VLEK"):
+            raise _wrong_product(f"the {kind} of {product} says that it is for something else")
+        if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
+            raise amd_extensions.malformed(f"the key of the {kind} is not on P-384")
+        return EndorsementKey(kind, anchor, key, said, revocation_checked)
+    raise refusal
+
+
+def _kind(leaf: x509.Certificate) -> tuple[SigningKey, Product]:
+    """As the names say; whether they are true is seen when the chain is verified."""
+    names = common_name(leaf.subject), common_name(leaf.issuer)
+    for product in PRODUCTS:
+        if names == ("SEV-VCEK", f"SEV-{product}"):
+            return "VCEK", product
+        if names == ("SEV-VLEK", f"SEV-VLEK-{product}"):
+            return "VLEK", product
+    raise _wrong_product(f"{names[0]!r} issued by {names[1]!r} signs no reports")
+
+
+def _verify_under(
+    anchor: Anchor, leaf: x509.Certificate, product: Product, endorsements: Endorsements, now: int
+) -> bool:
+    """Returns whether a revocation list was at hand."""
+    root = _load(endorsements.find(ROOT, anchor.fingerprint.hex(), now).value)
+    if common_name(root.subject) != f"ARK-{product}":
+        raise _wrong_product(f"{common_name(leaf.subject)} of {product} under {common_name(root.subject)}")
+    _check_issued_by(root, root)
+    key_id = root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.key_identifier
+    subject = signer_subject(common_name(leaf.issuer), key_id)
+    signer = _load(endorsements.find(SIGNING_KEY, subject, now).value)
+    _check_issued_by(signer, root)
+    _check_issued_by(leaf, signer)
+    return _check_revocation(signer, root, endorsements, now)
+
+
+def _check_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
+    name, above = common_name(certificate.subject), common_name(issuer.subject)
+    pss = certificate.signature_algorithm_oid == SignatureAlgorithmOID.RSASSA_PSS
+    if not pss or not isinstance(certificate.signature_hash_algorithm, hashes.SHA384):
+        raise amd_extensions.malformed(f"{name} is not signed with RSA-PSS and SHA-384")
+    try:
+        certificate.verify_directly_issued_by(issuer)
+        authority = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        signs_certificates = issuer.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+    except (InvalidSignature, ValueError, TypeError) as error:
+        raise _bad_signature(f"{name} is not signed by {above}") from error
+    except x509.ExtensionNotFound as error:
+        raise amd_extensions.malformed(f"{above} is no certificate authority") from error
+    if not authority or not signs_certificates:
+        raise amd_extensions.malformed(f"{above} may not sign certificates")
+
+
+def _check_revocation(signer: x509.Certificate, root: x509.Certificate, endorsements: Endorsements, now: int) -> bool:
+    name, key = common_name(root.subject), root.public_key()
+    assert isinstance(key, rsa.RSAPublicKey)
+    known = endorsements.candidates(REVOCATION_LIST, name)
+    ours = [each for each in known if _is_signed(x509.load_der_x509_crl(each.value), key)]
+    if not ours:
+        if known:
+            raise _bad_signature(f"the revocation list is not signed by {name}")
+        return False
+    current = x509.load_der_x509_crl(Endorsements(ours).find(REVOCATION_LIST, name, now).value)
+    if current.get_revoked_certificate_by_serial_number(signer.serial_number) is not None:
+        raise EvidenceError(
+            "revoked",
+            f"AMD revoked {common_name(signer.subject)}, which vouches for the platform",
+            advice="do not use it; look for AMD's bulletin on what happened",
+        )
+    return True
+
+
+def _is_signed(revocation_list: x509.CertificateRevocationList, key: rsa.RSAPublicKey) -> bool:
+    try:
+        key.verify(revocation_list.signature, revocation_list.tbs_certlist_bytes, _PSS, hashes.SHA384())
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _load(der: bytes) -> x509.Certificate:
+    try:
+        return x509.load_der_x509_certificate(der)
+    except ValueError as error:
+        raise amd_extensions.malformed(str(error)) from error
+
+
+def _wrong_product(what: str) -> EvidenceError:
+    return EvidenceError(
+        "wrong-product", what, advice="do not use it; the chain was put together from certificates of several products"
+    )
+
+
+def _bad_signature(what: str) -> EvidenceError:
+    return EvidenceError(
+        "bad-endorsement-signature",
+        what,
+        advice="do not use it; the chain was altered, or put together from several",
+    )
