@@ -29,6 +29,7 @@ from edgeclave.evidence.amd_endorsements import REVOCATION_LIST, ROOT, SIGNING_K
 from edgeclave.evidence.anchors import Anchor
 from edgeclave.evidence.endorsements import Endorsements
 from edgeclave.evidence.sev_snp_report import PRODUCTS, Product, SigningKey
+from edgeclave.evidence.x509_errors import UNREADABLE
 
 ROOTS = {
     "amd-milan-root": bytes.fromhex("9f056bee44377e29308cb5ffa895bdfb62d18881fa6bed8d6f075b0204089cb9"),
@@ -65,7 +66,15 @@ def verify_chain(certificate: bytes, endorsements: Endorsements, anchors: Sequen
         EvidenceError: `untrusted-anchor`, `no-endorsement`, `endorsement-expired`, `endorsement-not-yet-valid`,
             `malformed-endorsement`, `bad-endorsement-signature`, `wrong-product`, `revoked`.
     """
-    leaf = _load(certificate)
+    try:
+        return _verify_chain(x509.load_der_x509_certificate(certificate), endorsements, anchors, now)
+    except UNREADABLE as error:
+        raise amd_extensions.malformed(str(error)) from error
+
+
+def _verify_chain(
+    leaf: x509.Certificate, endorsements: Endorsements, anchors: Sequence[Anchor], now: int
+) -> EndorsementKey:
     kind, product = _kind(leaf)
     # Roots of other products are passed over; test roots may be of any.
     candidates = [anchor for anchor in anchors if anchor.test or anchor.name == f"amd-{product.lower()}-root"]
@@ -104,13 +113,13 @@ def _verify_under(
     anchor: Anchor, leaf: x509.Certificate, product: Product, endorsements: Endorsements, now: int
 ) -> bool:
     """Returns whether a revocation list was at hand."""
-    root = _load(endorsements.find(ROOT, anchor.fingerprint.hex(), now).value)
+    root = x509.load_der_x509_certificate(endorsements.find(ROOT, anchor.fingerprint.hex(), now).value)
     if common_name(root.subject) != f"ARK-{product}":
         raise _wrong_product(f"{common_name(leaf.subject)} of {product} under {common_name(root.subject)}")
     _check_issued_by(root, root)
     key_id = root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.key_identifier
     subject = signer_subject(common_name(leaf.issuer), key_id)
-    signer = _load(endorsements.find(SIGNING_KEY, subject, now).value)
+    signer = x509.load_der_x509_certificate(endorsements.find(SIGNING_KEY, subject, now).value)
     _check_issued_by(signer, root)
     _check_issued_by(leaf, signer)
     return _check_revocation(signer, root, endorsements, now)
@@ -127,8 +136,6 @@ def _check_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) ->
         signs_certificates = issuer.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
     except (InvalidSignature, ValueError, TypeError) as error:
         raise _bad_signature(f"{name} is not signed by {above}") from error
-    except x509.ExtensionNotFound as error:
-        raise amd_extensions.malformed(f"{above} is no certificate authority") from error
     if not authority or not signs_certificates:
         raise amd_extensions.malformed(f"{above} may not sign certificates")
 
@@ -158,13 +165,6 @@ def _is_signed(revocation_list: x509.CertificateRevocationList, key: rsa.RSAPubl
     except InvalidSignature:
         return False
     return True
-
-
-def _load(der: bytes) -> x509.Certificate:
-    try:
-        return x509.load_der_x509_certificate(der)
-    except ValueError as error:
-        raise amd_extensions.malformed(str(error)) from error
 
 
 def _wrong_product(what: str) -> EvidenceError:

@@ -21,6 +21,7 @@ from edgeclave.evidence import amd_extensions
 from edgeclave.evidence.anchors import key_fingerprint
 from edgeclave.evidence.endorsements import MAX_ENDORSEMENT_BYTES, Endorsement, EndorsementType
 from edgeclave.evidence.sev_snp_report import Report
+from edgeclave.evidence.x509_errors import UNREADABLE
 
 # AMD gives every VCEK and VLEK the serial number 0, about which cryptography warns at each one.
 warnings.filterwarnings(
@@ -93,12 +94,11 @@ def _certificates(subject: Callable[[x509.Certificate], str | None], kind: str) 
                 continue
             try:
                 named = subject(one)
-            except (EvidenceError, ValueError, x509.ExtensionNotFound):
+                begin, end = int(one.not_valid_before_utc.timestamp()), int(one.not_valid_after_utc.timestamp())
+            except (EvidenceError, *UNREADABLE):
                 continue
             if named is not None:
-                der = one.public_bytes(serialization.Encoding.DER)
-                begin, end = one.not_valid_before_utc, one.not_valid_after_utc
-                found.append(Endorsement(kind, named, der, int(begin.timestamp()), int(end.timestamp())))
+                found.append(Endorsement(kind, named, one.public_bytes(serialization.Encoding.DER), begin, end))
         return found
 
     return read
@@ -107,13 +107,16 @@ def _certificates(subject: Callable[[x509.Certificate], str | None], kind: str) 
 def _revocation_lists(data: bytes) -> list[Endorsement]:
     found = []
     for one in _in_file(data):
-        if isinstance(one, x509.Certificate) or one.next_update_utc is None:
+        if isinstance(one, x509.Certificate):
             continue
-        issuer = common_name(one.issuer)
-        if issuer.startswith("ARK-") and issuer[4:].isalnum():
+        try:
+            issuer, begin, end = common_name(one.issuer), one.last_update_utc, one.next_update_utc
+        except UNREADABLE:
+            continue
+        if end is not None and issuer.startswith("ARK-") and issuer[4:].isalnum():
             der = one.public_bytes(serialization.Encoding.DER)
-            begin, end = int(one.last_update_utc.timestamp()), int(one.next_update_utc.timestamp())
-            found.append(Endorsement("amd-revocation-list", issuer, der, begin, end))
+            times = int(begin.timestamp()), int(end.timestamp())
+            found.append(Endorsement("amd-revocation-list", issuer, der, *times))
     return found
 
 
@@ -142,7 +145,7 @@ def _in_part(data: bytes) -> Iterator[x509.Certificate | x509.CertificateRevocat
     for load in loaders:
         try:
             found = load(data)
-        except ValueError:
+        except UNREADABLE:
             continue
         yield from found
 

@@ -11,6 +11,7 @@ from cryptography import x509
 
 from edgeclave.errors import EvidenceError
 from edgeclave.evidence.sev_snp_report import CHIP_ID_BYTES, PRODUCTS, TURIN_CHIP_ID_BYTES, Product, Tcb, write_tcb
+from edgeclave.evidence.x509_errors import UNREADABLE
 
 _ARC = "1.3.6.1.4.1.3704.1."
 PRODUCT_NAME, CHIP_ID, PROVIDER = _ARC + "2", _ARC + "4", _ARC + "5"
@@ -37,7 +38,7 @@ def read(certificate: x509.Certificate) -> Extensions:
             for one in certificate.extensions
             if isinstance(one.value, x509.UnrecognizedExtension)
         }
-    except ValueError as error:
+    except UNREADABLE as error:
         raise malformed(str(error)) from error
     name = _text(found, PRODUCT_NAME).partition("-")[0]
     product = next((known for known in PRODUCTS if known == name), None)

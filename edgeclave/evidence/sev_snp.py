@@ -111,10 +111,17 @@ def verify_report(data: bytes, endorsements: Endorsements, anchors: Sequence[Anc
         now: s since 1970.
 
     Raises:
-        EvidenceError: `malformed-quote`, `bad-quote-signature`, `endorsement-mismatch`, `migration-agent`, and those of
+        EvidenceError: `malformed-quote`, `bad-quote-signature`, `endorsement-mismatch`, `chip-id-masked`,
+            `migration-agent`, and those of
             `amd_certificates.verify_chain`.
     """
     report = parse_report(data)
+    if report.signing_key == "VCEK" and report.chip_id == _MASKED_CHIP_ID:
+        raise EvidenceError(
+            "chip-id-masked",
+            "the host masks the chip id, so that the report names no chip",
+            advice="ask the platform's operator to clear MASK_CHIP_ID",
+        )
     found = endorsements.find(ENDORSEMENT_KEY, key_subject(report), now)
     others = [
         each

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from edgeclave.errors import EvidenceError
 from edgeclave.evidence.anchors import Anchor, PublicKey, key_fingerprint
 from edgeclave.evidence.endorsements import MAX_ENDORSEMENT_BYTES, Endorsement, Endorsements, EndorsementType
+from edgeclave.evidence.x509_errors import UNREADABLE
 
 ATTESTATION_KEY_CERTIFICATE = x509.ObjectIdentifier("2.23.133.8.3")
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
@@ -53,7 +54,7 @@ def _is_signed(certificate: x509.Certificate, key: PublicKey) -> bool:
             key.verify(certificate.signature, certificate.tbs_certificate_bytes, parameters, used)  # type: ignore[arg-type]
         else:
             key.verify(certificate.signature, certificate.tbs_certificate_bytes, ec.ECDSA(used))
-    except (InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError):
+    except (InvalidSignature, *UNREADABLE):
         return False
     return True
 
@@ -66,7 +67,7 @@ def _read(data: bytes) -> list[Endorsement]:
             x509.load_pem_x509_certificates(data) if b"-----BEGIN" in data else [x509.load_der_x509_certificate(data)]
         )
         return [_endorsement(one) for one in certificates if _is_for_attestation(one)]
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE:
         return []
 
 
