@@ -55,8 +55,10 @@ def read_json(data: bytes) -> tuple[bytes, Quote, bytes]:
 def _bytes(value: Any) -> bytes:
     if isinstance(value, list):
         return bytes(value)
+    if not isinstance(value, str):
+        raise TypeError("neither a text nor a list of numbers")
     if value.startswith("-----BEGIN"):
-        return str(value).encode()
+        return value.encode()
     return base64.b64decode(value + "=" * (-len(value) % 4), b"-_", validate=True)
 
 
