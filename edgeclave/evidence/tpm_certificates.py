@@ -40,7 +40,7 @@ def certified_key(
     raise EvidenceError(
         "untrusted-anchor",
         "the certificate of the attestation key is by no authority this policy knows",
-        where=certificate.issuer.rfc4514_string(),
+        where=f"attestation key {key_digest.hex()}",
         advice="pin the authority's key as an anchor, after making sure that it certifies only keys of real TPMs",
     )
 
