@@ -10,7 +10,7 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from bench import enclave_call, enclave_start, evidence, sealed_results
+from bench import enclave_call, enclave_start, evidence, evidence_amd, sealed_results
 from bench.row import Row
 
 BENCHES: tuple[Callable[[], list[Row]], ...] = (
@@ -18,6 +18,7 @@ BENCHES: tuple[Callable[[], list[Row]], ...] = (
     enclave_start.rows,
     sealed_results.rows,
     evidence.rows,
+    evidence_amd.rows,
 )
 
 
