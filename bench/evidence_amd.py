@@ -1,4 +1,4 @@
-"""Verifying SEV-SNP evidence of stand-in hardware, against its four signature checks alone."""
+"""Verifying SEV-SNP evidence of a stand-in, with its endorsements and claims, against its signature checks alone."""
 
 from __future__ import annotations
 
@@ -8,28 +8,54 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from bench.row import Row, side_by_side
-from edgeclave.evidence.sev_snp import KIND
+from edgeclave import cose
+from edgeclave.evidence.collection import Collection, Item, encode_collection
+from edgeclave.evidence.eat import EAT, Claims, Epoch, make_eat, report_data
+from edgeclave.evidence.endorsements import MEDIA_TYPE as ENDORSEMENTS
+from edgeclave.evidence.endorsements import encode_carried
+from edgeclave.evidence.policy import Policy, TrustedApp
+from edgeclave.evidence.reference import Reference
+from edgeclave.evidence.sev_snp import MEDIA_TYPE
+from edgeclave.evidence.verifier import Verifier
+from edgeclave.ta.identity import Identity
 from tests.fixtures.amd_hardware import NOW, PSS, AmdHardware
 
+NONCE, DIGEST = bytes(16), bytes(32)
 ROUNDS, CALLS = 30, 20
 
 
 def rows() -> list[Row]:
-    hardware = AmdHardware()
-    report, endorsements, anchors = hardware.report(), hardware.endorsements(), [hardware.anchor()]
-    assert KIND.verify(report, endorsements, anchors, NOW).anchor == anchors[0]
-    bare = _Bare(hardware, report)
-    ours, reference = side_by_side(
-        lambda: KIND.verify(report, endorsements, anchors, NOW), bare.verify, rounds=ROUNDS, calls=CALLS
+    hardware, signing_key = AmdHardware(), cose.generate_key()
+    identity = Identity(DIGEST, DIGEST, 1, 1, False)
+    public_key, channel_key = signing_key.public_key(), cose.generate_key().public_key()
+    claims = Claims(NONCE, public_key, channel_key, identity, Epoch(1, "none", None), "consistent", {}, None)
+    eat = make_eat(claims, signing_key)
+    report = hardware.report(report_data(eat))
+    carried = Item(ENDORSEMENTS, encode_carried(hardware.endorsement_list()))
+    evidence = encode_collection(Collection(eat, Item(MEDIA_TYPE, report), carried))
+    policy = Policy(
+        anchors=(hardware.anchor(),),
+        runtime={"sev-snp": Reference({"measurement": b"m" * 48, "vmpl": 0})},
+        classes=frozenset({"emulated"}),
+        trusted_apps=(TrustedApp(DIGEST, 1),),
     )
-    against = "its signature checks: ECDSA P-384, three times RSA-PSS 4096"
+    verifier, bare = Verifier(policy), _Bare(hardware, report, eat, public_key)
+
+    def verify() -> bool:
+        return verifier.verify(evidence, nonce=NONCE, now=NOW).test
+
+    assert verify()
+    ours, reference = side_by_side(verify, bare.verify, rounds=ROUNDS, calls=CALLS)
+    against = "its signature checks: three RSA-PSS 4096, ECDSA P-384 and P-256"
     return [Row("verify SEV-SNP evidence", against, "µs", ours, reference, 2)]
 
 
 class _Bare:
-    """The signatures of report, VCEK, ASK and ARK, with everything parsed beforehand."""
+    """The signatures of ARK, ASK, VCEK, report and EAT, with everything parsed beforehand."""
 
-    def __init__(self, hardware: AmdHardware, report: bytes) -> None:
+    def __init__(
+        self, hardware: AmdHardware, report: bytes, eat: bytes, instance_key: ec.EllipticCurvePublicKey
+    ) -> None:
         chain = (hardware.root, hardware.signing_certificate, hardware.certificate)
         loaded = [x509.load_der_x509_certificate(der) for der in chain]
         keys = (hardware.root_key, hardware.root_key, hardware.signing_key)
@@ -40,8 +66,16 @@ class _Bare:
         r, s = (int.from_bytes(report[at : at + 72], "little") for at in (0x2A0, 0x2A0 + 72))
         self._report = hardware.key.public_key(), encode_dss_signature(r, s), report[:0x2A0]
 
+        parsed = cose.parse(eat)
+        self._eat_signed = cose.dcbor(["Signature1", parsed.protected_bytes, EAT.context.encode(), parsed.payload])
+        self._eat_signature = encode_dss_signature(
+            *(int.from_bytes(parsed.signature[at : at + 32], "big") for at in (0, 32))
+        )
+        self._instance_key = instance_key
+
     def verify(self) -> None:
         for key, signature, signed in self._certificates:
             key.verify(signature, signed, PSS, hashes.SHA384())
         report_key, signature, signed = self._report
         report_key.verify(signature, signed, ec.ECDSA(hashes.SHA384()))
+        self._instance_key.verify(self._eat_signature, self._eat_signed, ec.ECDSA(hashes.SHA256()))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -38,6 +39,8 @@ ROOTS = {
 }
 """The ARKs that AMD publishes (kdsintf.amd.com/vcek/v1/<product>/cert_chain)."""
 
+MAX_REMEMBERED = 64  # certificates that stay parsed: roots, signing keys, and those of platforms seen lately
+_load = lru_cache(maxsize=MAX_REMEMBERED)(x509.load_der_x509_certificate)
 _PSS = padding.PSS(padding.MGF1(hashes.SHA384()), hashes.SHA384.digest_size)
 
 
@@ -67,7 +70,7 @@ def verify_chain(certificate: bytes, endorsements: Endorsements, anchors: Sequen
             `malformed-endorsement`, `bad-endorsement-signature`, `wrong-product`, `revoked`.
     """
     try:
-        return _verify_chain(x509.load_der_x509_certificate(certificate), endorsements, anchors, now)
+        return _verify_chain(_load(certificate), endorsements, anchors, now)
     except UNREADABLE as error:
         raise amd_extensions.malformed(str(error)) from error
 
@@ -113,13 +116,13 @@ def _verify_under(
     anchor: Anchor, leaf: x509.Certificate, product: Product, endorsements: Endorsements, now: int
 ) -> bool:
     """Returns whether a revocation list was at hand."""
-    root = x509.load_der_x509_certificate(endorsements.find(ROOT, anchor.fingerprint.hex(), now).value)
+    root = _load(endorsements.find(ROOT, anchor.fingerprint.hex(), now).value)
     if common_name(root.subject) != f"ARK-{product}":
         raise _wrong_product(f"{common_name(leaf.subject)} of {product} under {common_name(root.subject)}")
     _check_issued_by(root, root)
     key_id = root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.key_identifier
     subject = signer_subject(common_name(leaf.issuer), key_id)
-    signer = x509.load_der_x509_certificate(endorsements.find(SIGNING_KEY, subject, now).value)
+    signer = _load(endorsements.find(SIGNING_KEY, subject, now).value)
     _check_issued_by(signer, root)
     _check_issued_by(leaf, signer)
     return _check_revocation(signer, root, endorsements, now)

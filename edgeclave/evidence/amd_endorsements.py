@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from uuid import UUID
 
 from cryptography import x509
@@ -29,6 +30,9 @@ warnings.filterwarnings(
 )
 
 MAX_TABLE_ENTRIES = 16  # AMD defines six
+MAX_REMEMBERED = (
+    32  # files of each type, so that the chain of a product is parsed once; at most 64 KiB each in evidence
+)
 _TABLE_ENTRY = struct.Struct("<16sII")
 _TABLE_KEYS = {
     UUID(text).bytes
@@ -86,8 +90,11 @@ def _root(certificate: x509.Certificate) -> str | None:
     return key_fingerprint(certificate.public_key()).hex()  # type: ignore[arg-type]  # of any kind of key
 
 
-def _certificates(subject: Callable[[x509.Certificate], str | None], kind: str) -> Callable[[bytes], list[Endorsement]]:
-    def read(data: bytes) -> list[Endorsement]:
+def _certificates(
+    subject: Callable[[x509.Certificate], str | None], kind: str
+) -> Callable[[bytes], tuple[Endorsement, ...]]:
+    @lru_cache(maxsize=MAX_REMEMBERED)
+    def read(data: bytes) -> tuple[Endorsement, ...]:
         found = []
         for one in _in_file(data):
             if not isinstance(one, x509.Certificate):
@@ -99,7 +106,7 @@ def _certificates(subject: Callable[[x509.Certificate], str | None], kind: str) 
                 continue
             if named is not None:
                 found.append(Endorsement(kind, named, one.public_bytes(serialization.Encoding.DER), begin, end))
-        return found
+        return tuple(found)
 
     return read
 
