@@ -14,7 +14,7 @@ Rules, all of them always:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -26,9 +26,9 @@ from cryptography.x509.oid import SignatureAlgorithmOID
 
 from edgeclave.errors import EvidenceError
 from edgeclave.evidence import amd_extensions
-from edgeclave.evidence.amd_endorsements import REVOCATION_LIST, ROOT, SIGNING_KEY, common_name, signer_subject
-from edgeclave.evidence.anchors import Anchor
-from edgeclave.evidence.endorsements import Endorsements
+from edgeclave.evidence.amd_endorsements import REVOCATION_LIST, ROOT, SIGNING_KEY, common_name
+from edgeclave.evidence.anchors import Anchor, key_fingerprint
+from edgeclave.evidence.endorsements import Endorsements, EndorsementType
 from edgeclave.evidence.sev_snp_report import PRODUCTS, Product, SigningKey
 from edgeclave.evidence.x509_errors import UNREADABLE
 
@@ -67,7 +67,7 @@ def verify_chain(certificate: bytes, endorsements: Endorsements, anchors: Sequen
 
     Raises:
         EvidenceError: `untrusted-anchor`, `no-endorsement`, `endorsement-expired`, `endorsement-not-yet-valid`,
-            `malformed-endorsement`, `bad-endorsement-signature`, `wrong-product`, `revoked`.
+            `malformed-endorsement`, `bad-endorsement-signature`, `wrong-product`, `platform-revoked`.
     """
     try:
         return _verify_chain(_load(certificate), endorsements, anchors, now)
@@ -79,18 +79,12 @@ def _verify_chain(
     leaf: x509.Certificate, endorsements: Endorsements, anchors: Sequence[Anchor], now: int
 ) -> EndorsementKey:
     kind, product = _kind(leaf)
-    # Roots of other products are passed over; test roots may be of any.
-    candidates = [anchor for anchor in anchors if anchor.test or anchor.name == f"amd-{product.lower()}-root"]
-    refusal = EvidenceError(
-        "untrusted-anchor",
-        f"no anchor of the policy is a root of AMD {product}",
-        advice=f'name root = "amd-{product.lower()}-root" in the policy, if such platforms are to be accepted',
-    )
-    for anchor in candidates:
+    refusal: EvidenceError | None = None
+    for anchor in _pinned(product, endorsements, anchors, now):
         try:
             revocation_checked = _verify_under(anchor, leaf, product, endorsements, now)
         except EvidenceError as error:
-            refusal = error
+            refusal = refusal or error
             continue
         key, said = leaf.public_key(), amd_extensions.read(leaf)
         if said.product != product or (said.chip_id is None) != (kind == "VLEK"):
@@ -98,7 +92,25 @@ def _verify_chain(
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
             raise amd_extensions.malformed(f"the key of the {kind} is not on P-384")
         return EndorsementKey(kind, anchor, key, said, revocation_checked)
+    assert refusal is not None
     raise refusal
+
+
+def _pinned(product: Product, endorsements: Endorsements, anchors: Sequence[Anchor], now: int) -> list[Anchor]:
+    """The anchors that are roots of the product, at least one."""
+    name = f"ARK-{product}"
+    known = {_fingerprint(_load(each.value)) for each in endorsements.candidates(ROOT, name)}
+    if not known:
+        endorsements.find(ROOT, name, now)  # refuses, and says what to import
+    pinned = [anchor for anchor in anchors if anchor.fingerprint in known]
+    if not pinned:
+        raise EvidenceError(
+            "untrusted-anchor",
+            f"the platform is endorsed under a root {name} that this policy does not know",
+            where=f"SHA-256 of its key {', '.join(sorted(each.hex() for each in known))}",
+            advice=f'name root = "amd-{product.lower()}-root" in the policy, if AMD {product} is to be accepted',
+        )
+    return pinned
 
 
 def _kind(leaf: x509.Certificate) -> tuple[SigningKey, Product]:
@@ -116,16 +128,39 @@ def _verify_under(
     anchor: Anchor, leaf: x509.Certificate, product: Product, endorsements: Endorsements, now: int
 ) -> bool:
     """Returns whether a revocation list was at hand."""
-    root = _load(endorsements.find(ROOT, anchor.fingerprint.hex(), now).value)
-    if common_name(root.subject) != f"ARK-{product}":
-        raise _wrong_product(f"{common_name(leaf.subject)} of {product} under {common_name(root.subject)}")
+
+    def is_pinned(certificate: x509.Certificate) -> bool:
+        return _fingerprint(certificate) == anchor.fingerprint
+
+    root = _find(ROOT, f"ARK-{product}", endorsements, now, is_pinned)
     _check_issued_by(root, root)
     key_id = root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.key_identifier
-    subject = signer_subject(common_name(leaf.issuer), key_id)
-    signer = _load(endorsements.find(SIGNING_KEY, subject, now).value)
+
+    def is_of_root(certificate: x509.Certificate) -> bool:
+        issuer = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+        return issuer.key_identifier == key_id
+
+    signer = _find(SIGNING_KEY, common_name(leaf.issuer), endorsements, now, is_of_root)
     _check_issued_by(signer, root)
     _check_issued_by(leaf, signer)
     return _check_revocation(signer, root, endorsements, now)
+
+
+def _find(
+    kind: EndorsementType,
+    name: str,
+    endorsements: Endorsements,
+    now: int,
+    fits: Callable[[x509.Certificate], bool],
+) -> x509.Certificate:
+    """The one that fits: test roots bear the names of AMD's."""
+    known = [each for each in endorsements.candidates(kind, name) if fits(_load(each.value))]
+    return _load(Endorsements(known).find(kind, name, now).value)
+
+
+def _fingerprint(certificate: x509.Certificate) -> bytes:
+    key = certificate.public_key()
+    return key_fingerprint(key) if isinstance(key, rsa.RSAPublicKey) else b""
 
 
 def _check_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
@@ -155,7 +190,7 @@ def _check_revocation(signer: x509.Certificate, root: x509.Certificate, endorsem
     current = x509.load_der_x509_crl(Endorsements(ours).find(REVOCATION_LIST, name, now).value)
     if current.get_revoked_certificate_by_serial_number(signer.serial_number) is not None:
         raise EvidenceError(
-            "revoked",
+            "platform-revoked",
             f"AMD revoked {common_name(signer.subject)}, which vouches for the platform",
             advice="do not use it; look for AMD's bulletin on what happened",
         )

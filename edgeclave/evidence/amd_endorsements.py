@@ -19,9 +19,8 @@ from cryptography.x509.oid import NameOID
 
 from edgeclave.errors import EvidenceError
 from edgeclave.evidence import amd_extensions
-from edgeclave.evidence.anchors import key_fingerprint
 from edgeclave.evidence.endorsements import MAX_ENDORSEMENT_BYTES, Endorsement, EndorsementType
-from edgeclave.evidence.sev_snp_report import Report
+from edgeclave.evidence.sev_snp_report import PRODUCTS, Report
 from edgeclave.evidence.x509_errors import UNREADABLE
 
 # AMD gives every VCEK and VLEK the serial number 0, about which cryptography warns at each one.
@@ -59,11 +58,6 @@ def key_subject(report: Report) -> str:
     return _chip_subject(report.chip_id, report.reported_tcb)
 
 
-def signer_subject(common_name: str, issuer_key_id: bytes) -> str:
-    """How endorsements name an ASK or ASVK: test roots bear AMD's names, so the key of the root above stands there."""
-    return f"{common_name}-{issuer_key_id.hex()}"
-
-
 def _chip_subject(chip_id: bytes, tcb: bytes) -> str:
     return f"{chip_id.rstrip(bytes(1)).hex()}-{tcb.hex()}"
 
@@ -78,16 +72,15 @@ def _endorsement_key(certificate: x509.Certificate) -> str | None:
 
 def _signing_key(certificate: x509.Certificate) -> str | None:
     name = common_name(certificate.subject)
-    if not name.removeprefix("SEV-").removeprefix("VLEK-").isalnum() or not name.startswith("SEV-"):
-        return None
-    issuer = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
-    return None if issuer is None else signer_subject(name, issuer)
+    of = name.removeprefix("SEV-").removeprefix("VLEK-")
+    certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)  # what finds its root
+    return name if name.startswith("SEV-") and of in PRODUCTS else None
 
 
 def _root(certificate: x509.Certificate) -> str | None:
-    if not common_name(certificate.subject).startswith("ARK-"):
-        return None
-    return key_fingerprint(certificate.public_key()).hex()  # type: ignore[arg-type]  # of any kind of key
+    name = common_name(certificate.subject)
+    certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    return name if name.startswith("ARK-") and name.removeprefix("ARK-") in PRODUCTS else None
 
 
 def _certificates(
@@ -120,7 +113,7 @@ def _revocation_lists(data: bytes) -> list[Endorsement]:
             issuer, begin, end = common_name(one.issuer), one.last_update_utc, one.next_update_utc
         except UNREADABLE:
             continue
-        if end is not None and issuer.startswith("ARK-") and issuer[4:].isalnum():
+        if end is not None and issuer.startswith("ARK-") and issuer.removeprefix("ARK-") in PRODUCTS:
             der = one.public_bytes(serialization.Encoding.DER)
             times = int(begin.timestamp()), int(end.timestamp())
             found.append(Endorsement("amd-revocation-list", issuer, der, *times))

@@ -15,7 +15,8 @@ The quote is a dCBOR map, in exactly one form:
     { "key": SHA-256 of the AK's SubjectPublicKeyInfo, "attest": TPMS_ATTEST, "signature": TPMT_SIGNATURE,
       "pcrs": { index: value } }
 
-with exactly the quoted PCRs, of the SHA-256 bank. extraData is the first 32 bytes of the report data.
+with "certified_key" in place of "key" for kind `tpm-certified`, and with exactly the quoted PCRs, of the SHA-256 bank.
+extraData is the first 32 bytes of the report data.
 """
 
 from __future__ import annotations
@@ -70,6 +71,12 @@ class Quote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pcrs: dict[PcrIndex, PcrValue]
 
 
+class CertifiedQuote(Quote, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The same, told apart by its bytes alone."""
+
+    key: Digest = msgspec.field(name="certified_key")
+
+
 @dataclass(frozen=True)
 class VerifiedQuote:
     """A quote whose signature verified under `key_digest`, and whose PCR values are those quoted."""
@@ -107,14 +114,14 @@ def encode_quote(quote: Quote) -> bytes:
         raise malformed(str(error)) from error
 
 
-def decode_quote(data: bytes) -> Quote:
+def decode_quote(data: bytes, kind: type[Quote] = Quote) -> Quote:
     """Takes it apart, unverified.
 
     Raises:
         EvidenceError: `malformed-quote`.
     """
     try:
-        return from_map(cose.load_dcbor(data), Quote)
+        return from_map(cose.load_dcbor(data), kind)
     except (msgspec.ValidationError, cose.SignatureError) as error:
         raise malformed(str(error)) from error
 
@@ -149,7 +156,7 @@ def _verify_pinned(data: bytes, _: Endorsements, anchors: Sequence[Anchor], __: 
 
 
 def _verify_certified(data: bytes, endorsements: Endorsements, anchors: Sequence[Anchor], now: int) -> PlatformEvidence:
-    quote = decode_quote(data)
+    quote = decode_quote(data, CertifiedQuote)
     key, anchor = certified_key(quote.key, endorsements, anchors, now)
     return _platform(verify_quote(quote, key), anchor)
 
@@ -165,9 +172,9 @@ def _platform(quote: VerifiedQuote, anchor: Anchor) -> PlatformEvidence:
     )
 
 
-def _looks_like(data: bytes) -> bool:
+def _looks_like(data: bytes, kind: type[Quote] = Quote) -> bool:
     try:
-        decode_quote(data)
+        decode_quote(data, kind)
     except EvidenceError:
         return False
     return True
@@ -190,7 +197,7 @@ CERTIFIED_KIND = Kind(
     media_type=CERTIFIED_MEDIA_TYPE,
     classes=frozenset({"boot-attested"}),
     verify=_verify_certified,
-    looks_like=lambda _: False,  # the same bytes as kind `tpm`; only the policy knows
+    looks_like=lambda data: _looks_like(data, CertifiedQuote),
     registers=REGISTERS,
     identifying=CODE_PCRS,
     pins=is_attestation_key,

@@ -46,7 +46,7 @@ def test_every_kind_of_key(quote, attestation_key):
     assert found.runtime["pcr4"] == sha256(bytes(32) + BOOT_LOADER).digest()
     assert found.runtime["pcr7"] == found.runtime["pcr11"] == bytes(32)
     assert found.details["TPM restarts"] >= 0
-    assert detect(encode_quote(quote)) == "tpm"
+    assert detect(encode_quote(quote)) == ("tpm", encode_quote(quote))
 
 
 @pytest.mark.parametrize("field", ["attest", "signature"])

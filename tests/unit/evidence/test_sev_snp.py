@@ -166,7 +166,7 @@ class TestReportAndCertificate:
 
 class TestAnchors:
     def test_a_test_root_is_not_amds(self):
-        assert refusal(MILAN, anchors=AMD) == "no-endorsement"
+        assert refusal(MILAN, anchors=AMD) == "untrusted-anchor"
 
     def test_a_foreign_root(self):
         ours = [each for file in (MILAN.root, MILAN.signing_certificate) for each in read_any(file, TYPES)]
@@ -192,7 +192,7 @@ class TestAnchors:
         genoa_root = AmdHardware("Genoa", test_root="genoa").root
         files = [genoa_root, swapped.signing_certificate, swapped.certificate]
         endorsements = Endorsements(each for file in files for each in read_any(file, TYPES))
-        assert refusal(swapped, endorsements=endorsements) == "wrong-product"
+        assert refusal(swapped, endorsements=endorsements) == "no-endorsement"
 
 
 class TestChain:
@@ -318,11 +318,11 @@ class TestRevocation:
         assert verify(MILAN).details["revocation list"] == "none at hand"
 
     def test_the_signing_key_is_revoked(self):
-        assert refusal(MILAN, endorsements=MILAN.endorsements(MILAN.revocation_list([65537]))) == "revoked"
+        assert refusal(MILAN, endorsements=MILAN.endorsements(MILAN.revocation_list([65537]))) == "platform-revoked"
 
     def test_the_latest_list_counts_whatever_came_with_the_evidence(self):
         old, new = MILAN.revocation_list(begin=NOW - 2 * DAY), MILAN.revocation_list([65537])
-        assert refusal(MILAN, endorsements=MILAN.endorsements(new, old)) == "revoked"
+        assert refusal(MILAN, endorsements=MILAN.endorsements(new, old)) == "platform-revoked"
 
     @pytest.mark.parametrize(
         ("begin", "end", "code"),

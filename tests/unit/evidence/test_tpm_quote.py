@@ -222,7 +222,8 @@ class TestItem:
         assert refusal(forged) == "bad-quote-signature"
 
     def test_detection(self):
-        assert detect(P256.quote(EXTRA)) == "tpm"
+        for quote, kind in ((P256.quote(EXTRA), "tpm"), (P256.certified_quote(EXTRA), "tpm-certified")):
+            assert detect(quote) == (kind, quote)
 
 
 class TestCertified:
@@ -231,7 +232,9 @@ class TestCertified:
 
     def verify(self, certificate, *, authority=None, now=NOW):
         known = Endorsements(each for kind in TYPES for each in kind.read(certificate))
-        return tpm.CERTIFIED_KIND.verify(P256.quote(EXTRA), known, [(authority or self.AUTHORITY).anchor()], now)
+        return tpm.CERTIFIED_KIND.verify(
+            P256.certified_quote(EXTRA), known, [(authority or self.AUTHORITY).anchor()], now
+        )
 
     def refusal(self, *arguments, **named):
         with pytest.raises(EvidenceError) as refused:
@@ -291,7 +294,7 @@ class TestCertified:
             tpm.KIND.verify(invented.quote(EXTRA), known, [P256.anchor()], NOW)
         policy = Policy((P256.anchor(),), {"tpm": Reference({"pcr4": BOOTED[4]})}, frozenset({"boot-attested"}), ())
         with pytest.raises(EvidenceError, match="untrusted-anchor"):
-            Verifier(policy, endorsements=known).verify_quote("tpm-certified", invented.quote(EXTRA), now=NOW)
+            Verifier(policy, endorsements=known).verify_quote("tpm-certified", invented.certified_quote(EXTRA), now=NOW)
 
 
 class TestPolicy:
