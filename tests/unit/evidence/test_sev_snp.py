@@ -390,5 +390,5 @@ class TestPolicy:
 def test_amds_roots_are_pinned_by_key():
     assert KIND.roots == ROOTS
     assert len({MILAN.anchor().fingerprint, *ROOTS.values()}) == 4
-    assert rsa_key("test ARK").key_size == 4096
+    assert rsa_key("test ARK", 4096).key_size == 4096
     assert MILAN.tcb == MILAN_TCB
