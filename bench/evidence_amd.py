@@ -9,37 +9,24 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from bench.row import Row, side_by_side
 from edgeclave import cose
-from edgeclave.evidence.collection import Collection, Item, encode_collection
-from edgeclave.evidence.eat import EAT, Claims, Epoch, make_eat, report_data
-from edgeclave.evidence.endorsements import MEDIA_TYPE as ENDORSEMENTS
-from edgeclave.evidence.endorsements import encode_carried
-from edgeclave.evidence.policy import Policy, TrustedApp
-from edgeclave.evidence.reference import Reference
-from edgeclave.evidence.sev_snp import MEDIA_TYPE
+from edgeclave.evidence.eat import EAT, report_data
 from edgeclave.evidence.verifier import Verifier
-from edgeclave.ta.identity import Identity
-from tests.fixtures.amd_hardware import NOW, PSS, AmdHardware
+from tests.fixtures.amd_benches import SevSnpBench
+from tests.fixtures.amd_hardware import PSS, AmdHardware
+from tests.fixtures.evidence_bench import NONCE, NOW, Instance
 
-NONCE, DIGEST = bytes(16), bytes(32)
 ROUNDS, CALLS = 30, 20
 
 
 def rows() -> list[Row]:
-    hardware, signing_key = AmdHardware(), cose.generate_key()
-    identity = Identity(DIGEST, DIGEST, 1, 1, False)
-    public_key, channel_key = signing_key.public_key(), cose.generate_key().public_key()
-    claims = Claims(NONCE, public_key, channel_key, identity, Epoch(1, "none", None), "consistent", {}, None)
-    eat = make_eat(claims, signing_key)
-    report = hardware.report(report_data(eat))
-    carried = Item(ENDORSEMENTS, encode_carried(hardware.endorsement_list()))
-    evidence = encode_collection(Collection(eat, Item(MEDIA_TYPE, report), carried))
-    policy = Policy(
-        anchors=(hardware.anchor(),),
-        runtime={"sev-snp": Reference({"measurement": b"m" * 48, "vmpl": 0})},
-        classes=frozenset({"emulated"}),
-        trusted_apps=(TrustedApp(DIGEST, 1),),
-    )
-    verifier, bare = Verifier(policy), _Bare(hardware, report, eat, public_key)
+    hardware = AmdHardware()
+    bench = SevSnpBench(hardware)
+    instance = Instance(bench)
+    eat = instance.eat()
+    report = bench.quote(report_data(eat))
+    evidence = instance.evidence(eat=eat, quote=report, carried=True)
+    verifier = Verifier(bench.policy())
+    bare = _Bare(hardware, report, eat, instance.signing_key.public_key())
 
     def verify() -> bool:
         return verifier.verify(evidence, nonce=NONCE, now=NOW).test
