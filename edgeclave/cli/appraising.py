@@ -214,7 +214,7 @@ def _describing(kind: str | None) -> Policy:
     known = KINDS.get(kind or "")
     if known is None:
         return Policy(anchors=(), runtime={}, classes=frozenset(), trusted_apps=())
-    platform_class = min(known.classes)
+    platform_class = known.usual_class or min(known.classes)
     anchors = tuple(Anchor(known.name, platform_class, root, name=name) for name, root in known.roots.items())
     return Policy(
         anchors=anchors,

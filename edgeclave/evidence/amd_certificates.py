@@ -158,6 +158,7 @@ def _find(
     return _load(Endorsements(known).find(kind, name, now).value)
 
 
+@lru_cache(maxsize=MAX_REMEMBERED)
 def _fingerprint(certificate: x509.Certificate) -> bytes:
     key = certificate.public_key()
     return key_fingerprint(key) if isinstance(key, rsa.RSAPublicKey) else b""

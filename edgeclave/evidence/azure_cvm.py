@@ -112,6 +112,7 @@ KIND = Kind(
     title="Azure confidential VM",
     media_type=MEDIA_TYPE,
     classes=frozenset({"shared-guest", "sev-snp"}),
+    usual_class="shared-guest",
     verify=_verify,
     looks_like=_looks_like,
     registers={**sev_snp.REGISTERS, **tpm.REGISTERS},

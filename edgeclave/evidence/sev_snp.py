@@ -29,7 +29,7 @@ from edgeclave.evidence.amd_certificates import ROOTS, EndorsementKey, verify_ch
 from edgeclave.evidence.amd_endorsements import ENDORSEMENT_KEY, TYPES, key_subject
 from edgeclave.evidence.anchors import Anchor, Measurement, PlatformEvidence
 from edgeclave.evidence.endorsements import Endorsements
-from edgeclave.evidence.sev_snp_report import Report, is_report, parse_report, read_tcb
+from edgeclave.evidence.sev_snp_report import Report, from_hex, is_report, parse_report, read_tcb
 from edgeclave.evidence.tee import INTEGER, Kind
 
 MEDIA_TYPE = "application/vnd.amd.sev.snp.attestation-report"
@@ -200,8 +200,10 @@ KIND = Kind(
     title="AMD SEV-SNP",
     media_type=MEDIA_TYPE,
     classes=frozenset({"sev-snp", "shared-guest"}),
+    usual_class="sev-snp",
     verify=_verify,
     looks_like=is_report,
+    trim=from_hex,
     registers=REGISTERS,
     identifying=(frozenset({"measurement", "vmpl"}),),
     roots=ROOTS,

@@ -24,6 +24,7 @@ SigningKey = Literal["VCEK", "VLEK"]
 REPORT_BYTES, SIGNED_BYTES = 0x4A0, 0x2A0
 CHIP_ID_BYTES, TURIN_CHIP_ID_BYTES = 64, 8
 VERSIONS = range(2, 6)
+MAX_HEX_BYTES = 4 * REPORT_BYTES  # with spaces and ends of lines
 _ECDSA_P384_SHA384 = 1
 _SIGNING_KEYS: dict[int, SigningKey] = {0: "VCEK", 1: "VLEK"}
 _SCALAR_BYTES, _UNUSED_SIGNATURE = 72, bytes(512 - 2 * 72)
@@ -136,6 +137,16 @@ class Report:
     def product(self) -> Product | None:
         """What the report says it ran on (CPUID leaf 1), None if it does not or nobody here knows it."""
         return None if self.cpuid is None else _product(*self.cpuid[:2])
+
+
+def from_hex(data: bytes) -> bytes:
+    """The report that a file holds as text in hex, as tools print it; anything else as it is."""
+    if not 2 * REPORT_BYTES <= len(data) <= MAX_HEX_BYTES:
+        return data
+    try:
+        return bytes.fromhex(data.decode("ascii"))
+    except ValueError:
+        return data
 
 
 def is_report(data: bytes) -> bool:

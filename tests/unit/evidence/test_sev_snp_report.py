@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeclave.errors import EvidenceError
-from edgeclave.evidence.sev_snp_report import PRODUCTS, Tcb, is_report, parse_report, read_tcb, write_tcb
+from edgeclave.evidence.sev_snp_report import PRODUCTS, Tcb, from_hex, is_report, parse_report, read_tcb, write_tcb
 from tests.fixtures.amd_hardware import DEBUG, MIGRATION, OFFSETS, AmdHardware
 
 HARDWARE = AmdHardware()
@@ -118,6 +118,16 @@ def test_tcb_in_the_order_of_each_product():
 )
 def test_what_is_no_report(data):
     assert refusal(data) == "malformed-quote"
+
+
+@pytest.mark.parametrize("text", [HARDWARE.report().hex(), HARDWARE.report().hex(" ", 32).upper() + "\n"])
+def test_a_file_in_hex(text):
+    assert is_report(from_hex(text.encode()))
+
+
+@pytest.mark.parametrize("data", [b"", HARDWARE.report(), b"g" * 2368, b"\xff" * 2368, b"a" * 2369, b"ab" * 10_000])
+def test_anything_else_stays_as_it_is(data):
+    assert from_hex(data) == data
 
 
 def test_detection():
