@@ -52,12 +52,14 @@ def make_token(
     now: int,
     lifetime_seconds: int,
     runtime_data: bytes | None = None,
+    as_of: int | None = None,
 ) -> str:
     """Args:
         platform: what was appraised: kind `sgx` or `sev-snp`.
         policy: the text of the policy it was appraised under; its SHA-256 stands in the token.
         runtime_data: what the enclave's user says; its SHA-256 must be the first half of the report
             data.
+        as_of: the time (s since 1970) it was appraised at, where that is not `now`; the token says so.
 
     Raises:
         EvidenceError: `no-such-token`, `wrong-runtime-data`.
@@ -73,6 +75,8 @@ def make_token(
     }
     if runtime_data is not None:
         claims |= _runtime(runtime_data, platform)
+    if as_of is not None:
+        claims["x-edgeclave-appraised-as-of"] = as_of
     return signer.sign(claims, typ=TYP)
 
 
