@@ -11,6 +11,7 @@ import base64
 import hmac
 import json
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 from edgeclave import cose
@@ -100,6 +101,26 @@ def read_token(token: str, issuer: PinnedIssuer, *, attestation_type: str, now: 
             advice="do not use it; ask for the type of platform that is meant",
         )
     return claims
+
+
+def measurement(claims: Mapping[str, Any]) -> tuple[Measurement, bool, bytes]:
+    """What a token of `read_token` says of the platform: its registers, debug, and report data (64 bytes).
+
+    Raises:
+        EvidenceError: `malformed-token`.
+    """
+    is_sgx = claims["x-ms-attestation-type"] == SGX
+    prefix, named = ("x-ms-sgx-", _SGX_REGISTERS) if is_sgx else ("x-ms-sevsnpvm-", _SNP_REGISTERS)
+    try:
+        said = {register: claims[prefix + claim] for claim, register in named.items()}
+        runtime = {name: bytes.fromhex(value) if isinstance(value, str) else value for name, value in said.items()}
+        debug = claims[f"{prefix}is-debuggable"]
+        report_data = bytes.fromhex(claims[f"{prefix}{'report-data' if is_sgx else 'reportdata'}"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise EvidenceError("malformed-token", f"a claim is missing or unreadable: {error}") from error
+    if type(debug) is not bool or any(type(value) not in (bytes, int) for value in runtime.values()):
+        raise EvidenceError("malformed-token", "a claim about the platform has another form")
+    return runtime, debug, report_data
 
 
 def _platform(platform: PlatformEvidence) -> dict[str, Any]:
