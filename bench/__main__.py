@@ -10,7 +10,7 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from bench import enclave_call, enclave_start, evidence, evidence_amd, sealed_results
+from bench import enclave_call, enclave_start, evidence, evidence_amd, sealed_results, verifier_service
 from bench.row import Row
 
 BENCHES: tuple[Callable[[], list[Row]], ...] = (
@@ -19,6 +19,7 @@ BENCHES: tuple[Callable[[], list[Row]], ...] = (
     sealed_results.rows,
     evidence.rows,
     evidence_amd.rows,
+    verifier_service.rows,
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import json
 import signal
@@ -144,6 +145,7 @@ async def _serve(
         url = f"{scheme}://{shown}:{listener.getsockname()[1]}"
         server = VerifierServer(appraiser(url), limit, forwarded=forwarded, context=context)
         await server.start(listener)
+        gc.freeze()  # what was imported lives as long as the process: no answer waits until it was looked through again
         _log.info("serving", url=url)
         typer.echo(json.dumps({"url": url}))
         sys.stdout.flush()
