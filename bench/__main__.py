@@ -10,7 +10,17 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from bench import call_path, enclave_call, enclave_memory, enclave_start, evidence, outbox_drain, sealed_results
+from bench import (
+    call_path,
+    enclave_call,
+    enclave_memory,
+    enclave_start,
+    evidence,
+    evidence_amd,
+    outbox_drain,
+    sealed_results,
+    verifier_service,
+)
 from bench.row import Row
 
 BENCHES: tuple[Callable[[], list[Row]], ...] = (
@@ -21,6 +31,8 @@ BENCHES: tuple[Callable[[], list[Row]], ...] = (
     enclave_memory.rows,
     outbox_drain.rows,
     evidence.rows,
+    evidence_amd.rows,
+    verifier_service.rows,
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from rich.console import Console
 
 from edgeclave import cose
 from edgeclave.cli.endorsements import read_file
-from edgeclave.errors import ConfigurationError, EvidenceError
+from edgeclave.errors import ConfigurationError, EdgeclaveError, EvidenceError
 from edgeclave.evidence.anchors import UP_TO_DATE, Anchor
 from edgeclave.evidence.appraisal import PLATFORM_POINTS, POINTS, Check
 from edgeclave.evidence.collection import Collection, decode_collection
@@ -24,6 +24,8 @@ from edgeclave.evidence.kinds import KINDS, detect, kind_of
 from edgeclave.evidence.policy import Policy
 from edgeclave.evidence.reference import UnsafeAnyRuntime
 from edgeclave.evidence.verifier import Explanation, Verifier
+from edgeclave.results.matching import match_result
+from edgeclave.results.sealed import verify_result
 
 MAX_FILE_BYTES = 2 << 20  # a sealed result has 1 MiB and a header
 UNJUDGED = {
@@ -84,6 +86,25 @@ def appraise(
     explanation = Explanation(checks, explanation.platform, None)
     points = (*PLATFORM_POINTS, "report-data") if nonce is not None else PLATFORM_POINTS
     return _outcome(f"raw {KINDS[name].title} evidence", points, explanation, policy is not None, nonce, now)
+
+
+def with_result(
+    outcome: Outcome, data: bytes, evidence: bytes, policy: Policy, nonce: bytes | None, endorsements: Endorsements
+) -> Outcome:
+    """The outcome of the evidence that a sealed result names, and the verdict on the result itself."""
+    if not outcome.accepted:
+        return replace(outcome, verdicts=(*outcome.verdicts, Verdict("result", "not reached", "its evidence failed")))
+    try:
+        verifier = Verifier(policy, endorsements=endorsements)
+        attested = verifier.verify(evidence, nonce=nonce, now=outcome.now)
+        result = verify_result(data, attested.signing_key)
+        match_result(result, attested, policy)
+    except EdgeclaveError as error:
+        refusal = EvidenceError(error.code, error.what, where=error.where, advice=error.advice)
+        return replace(outcome, verdicts=(*outcome.verdicts, Verdict("result", "failed", "not proven", refusal)))
+    header = result.header
+    found = f"number {header.sequence} on {header.output} of epoch {header.epoch}, assurance {header.assurance}"
+    return replace(outcome, verdicts=(*outcome.verdicts, Verdict("result", "passed", found)))
 
 
 def read_input(path: Path) -> bytes:
@@ -214,7 +235,7 @@ def _describing(kind: str | None) -> Policy:
     known = KINDS.get(kind or "")
     if known is None:
         return Policy(anchors=(), runtime={}, classes=frozenset(), trusted_apps=())
-    platform_class = min(known.classes)
+    platform_class = known.usual_class or min(known.classes)
     anchors = tuple(Anchor(known.name, platform_class, root, name=name) for name, root in known.roots.items())
     return Policy(
         anchors=anchors,

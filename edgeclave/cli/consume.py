@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import sys
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from edgeclave.cloud.archive import ISSUER, Archive
 from edgeclave.cloud.connection import EVENT_HUB_VARIABLE, connection_string, parse_event_hub
 from edgeclave.cloud.consume import consume as read_hub
 from edgeclave.cloud.events import EventSource
@@ -20,8 +22,11 @@ from edgeclave.cloud.heads import HeadStore
 from edgeclave.cloud.lines import HumanLines, JsonLines, printable
 from edgeclave.cloud.reader import Reader
 from edgeclave.cloud.summary import Summary
+from edgeclave.cloud.verifier_service.keyring import DEFAULT_FOLDER, FOLDER_VARIABLE, load_keyring
 from edgeclave.errors import ConfigurationError
 from edgeclave.evidence.endorsements import Endorsements, endorsement_folder
+from edgeclave.evidence.policy import Policy
+from edgeclave.evidence.policy_embedding import embed_policy
 from edgeclave.evidence.policy_file import load_policy
 from edgeclave.keys import load_private_key
 
@@ -59,6 +64,12 @@ def consume(
         list[str] | None,
         typer.Option(metavar="INSTANCE/OUTPUT", help="Give up what is missing before this instance's held results."),
     ] = None,
+    archive: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep what proves each accepted result again, years later.")
+    ] = None,
+    verifier_keys: Annotated[
+        Path, typer.Option(envvar=FOLDER_VARIABLE, help="Keys that sign archived attestation results.")
+    ] = DEFAULT_FOLDER,
 ) -> None:
     """Read, verify and open sealed results, and report what is missing or wrong.
 
@@ -76,6 +87,8 @@ def consume(
     loaded_policy, recipient_key = load_policy(policy), load_private_key(key)
     lines = JsonLines(sys.stdout) if as_json else HumanLines(sys.stdout)
     notices = Console(stderr=True, soft_wrap=True, highlight=False)
+    known = Endorsements(folders=[endorsement_folder()])
+    kept = None if archive is None else _archive(archive, policy, loaded_policy, known, verifier_keys)
     store = HeadStore(state)
     try:
         source = EventSource(
@@ -85,7 +98,7 @@ def consume(
             ca_file=ca,
             notice=lambda code, what: notices.print(f"notice [{code}]: {printable(what)}", markup=False),
         )
-        reader = Reader(loaded_policy, recipient_key, store, endorsements=Endorsements(folders=[endorsement_folder()]))
+        reader = Reader(loaded_policy, recipient_key, store, endorsements=known, archive=kept)
         _decide(reader, accept_restart or [], accept_loss or [])
         summary = asyncio.run(_run(reader, source, lines, for_seconds, until_idle))
     finally:
@@ -108,6 +121,11 @@ async def _run(
     return await read_hub(
         reader, source, lines.findings, stop=stop, for_seconds=for_seconds, until_idle_seconds=until_idle
     )
+
+
+def _archive(folder: Path, policy: Path, loaded: Policy, known: Endorsements, keys: Path) -> Archive:
+    signer = load_keyring(keys, ISSUER).signer(int(time.time()))
+    return Archive(folder, loaded, embed_policy(policy), known, signer)
 
 
 def _decide(reader: Reader, restarts: list[str], losses: list[str]) -> None:

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sim": ("edgeclave.cli.sim", "The local simulator: IoT Hub and IoT Edge for unmodified Azure SDKs."),
     "policy": ("edgeclave.cli.policy", "What a relying party accepts."),
     "verify": ("edgeclave.cli.verify", "Verify a quote, report, evidence or sealed result from a file, offline."),
+    "verifier": ("edgeclave.cli.verifier", "The verifier as a service, for relying parties that ask over HTTP."),
     "endorsements": ("edgeclave.cli.endorsements", "What vendors say about platforms: certificates, revocations, TCB."),
     "consume": ("edgeclave.cli.consume", "Read, verify and open sealed results in the cloud."),
 }

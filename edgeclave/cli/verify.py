@@ -11,21 +11,22 @@ import typer
 from edgeclave import cose
 from edgeclave.cli.appraising import (
     Outcome,
-    Verdict,
     appraise,
     read_endorsements,
     read_input,
     read_nonce,
     read_time,
     show,
+    with_result,
 )
 from edgeclave.cli.main import show_error
-from edgeclave.errors import ConfigurationError, EdgeclaveError, EvidenceError
+from edgeclave.cli.verify_archived import looks_like_record, verify_archived
+from edgeclave.cli.verify_token import read_issuer, verify_token
+from edgeclave.errors import ConfigurationError
 from edgeclave.evidence.policy import Policy
 from edgeclave.evidence.policy_file import load_policy
-from edgeclave.evidence.verifier import Verifier
-from edgeclave.results.matching import match_result
-from edgeclave.results.sealed import RESULT, verify_result
+from edgeclave.evidence.token_appraisal import looks_like_token
+from edgeclave.results.sealed import RESULT
 
 REFUSED, NOT_READABLE = 1, 2
 
@@ -42,9 +43,14 @@ def verify(
         Path | None,
         typer.Option(metavar="DIR|FILE", help="Endorsements to use instead of the imported ones."),
     ] = None,
+    issuer: Annotated[
+        str | None, typer.Option(help="Whose token, or archived attestation result, is believed.")
+    ] = None,
+    jwks: Annotated[Path | None, typer.Option(help="Its keys (JWKS), fetched before over a trusted channel.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Verify a file offline: a raw quote or report (its kind is detected), our evidence, or a sealed result.
+    """Verify a file offline: a raw quote or report (its kind is detected), our evidence, a sealed result, a token of
+    Microsoft Azure Attestation or of `edgeclave verifier serve`, or a result of an archive (with --at: as of then).
 
     Without a policy, a quote is verified up to the vendor's built-in root and described; the verdict is then about
     signatures and TCB only.
@@ -55,14 +61,20 @@ def verify(
     """
     try:
         loaded = None if policy is None else load_policy(policy)
-        outcome = _verify(
-            read_input(file),
-            loaded,
-            None if evidence is None else read_input(evidence),
-            read_nonce(nonce),
-            read_time(at),
-            endorsements,
-        )
+        data, pinned = read_input(file), read_issuer(issuer, jwks)
+        if looks_like_token(data):
+            outcome = verify_token(data, pinned, loaded, read_nonce(nonce), read_time(at))
+        elif looks_like_record(data):
+            outcome = verify_archived(file, data, loaded, at, endorsements, pinned)
+        else:
+            outcome = _verify(
+                data,
+                loaded,
+                None if evidence is None else read_input(evidence),
+                read_nonce(nonce),
+                read_time(at),
+                endorsements,
+            )
     except ConfigurationError as error:
         show_error(error)
         raise typer.Exit(NOT_READABLE) from error
@@ -93,18 +105,7 @@ def _verify(
     if outcome is None:
         raise ConfigurationError("not-readable", "not evidence this release knows", where="--evidence")
     outcome = replace(outcome, what="a sealed result and its evidence")
-    if not outcome.accepted:
-        return replace(outcome, verdicts=(*outcome.verdicts, Verdict("result", "not reached", "its evidence failed")))
-    try:
-        attested = Verifier(policy, endorsements=known).verify(evidence, nonce=nonce, now=now)
-        result = verify_result(data, attested.signing_key)
-        match_result(result, attested, policy)
-    except EdgeclaveError as error:
-        refusal = EvidenceError(error.code, error.what, where=error.where, advice=error.advice)
-        return replace(outcome, verdicts=(*outcome.verdicts, Verdict("result", "failed", "not proven", refusal)))
-    header = result.header
-    found = f"number {header.sequence} on {header.output} of epoch {header.epoch}, assurance {header.assurance}"
-    return replace(outcome, verdicts=(*outcome.verdicts, Verdict("result", "passed", found)))
+    return with_result(outcome, data, evidence, policy, nonce, known)
 
 
 def _is_result(data: bytes) -> bool:

@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgeclave import cose
 from edgeclave.cloud import findings
+from edgeclave.cloud.archive import Archive
 from edgeclave.cloud.events import Event, Position
 from edgeclave.cloud.findings import Finding
 from edgeclave.cloud.heads import HeadStore
@@ -71,6 +72,7 @@ class Reader:
         store: what was seen so far; one reader at a time.
         clock: seconds since 1970.
         endorsements: where to look for what vendors say about platforms, besides the evidence itself.
+        archive: where accepted results are kept, durably before they count as read.
     """
 
     def __init__(
@@ -81,7 +83,9 @@ class Reader:
         *,
         clock: Callable[[], float] = time.time,
         endorsements: Endorsements | None = None,
+        archive: Archive | None = None,
     ) -> None:
+        self._archive = archive
         self._policy = policy
         self._key = key
         self._store = store
@@ -182,6 +186,8 @@ class Reader:
         except BaseException:
             self._products.forget()
             self._found.clear()
+            if self._archive is not None:
+                self._archive.discard()
             raise
         finally:
             self._queue.clear()
@@ -189,6 +195,8 @@ class Reader:
 
     def _finish(self) -> list[Finding]:
         self._products.store()
+        if self._archive is not None:
+            self._archive.flush()
         numbered = [
             msgspec.structs.replace(finding, number=self._store.add_finding(msgspec.json.encode(finding)))
             for finding in self._found
@@ -342,6 +350,10 @@ class Reader:
             payload = open_result(verified, self._key)
         except ResultError as error:
             return findings.of_error(event.device, error, digest=verified.digest, about=verified)
+        if self._archive is not None:
+            stored = self._store.evidence(verified.header.evidence_digest, event.device)
+            assert stored is not None  # or the result would be held
+            self._archive.add(event.body, event.device, int(self._clock()), stored)
         return findings.of_result(event.device, slot, verified, payload)
 
     def _hold(self, event: Event, waits_for: bytes, verdict: Verdict, is_first: bool) -> None:

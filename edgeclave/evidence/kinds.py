@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from edgeclave.evidence import emulator, sgx, tdx
+from edgeclave.evidence import azure_cvm, emulator, sev_snp, sgx, tdx, tpm
 from edgeclave.evidence.endorsements import EndorsementType
 from edgeclave.evidence.tee import Kind
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (emulator.KIND, sgx.KIND, tdx.KIND)}
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (emulator.KIND, sgx.KIND, tdx.KIND, sev_snp.KIND, azure_cvm.KIND, tpm.KIND, tpm.CERTIFIED_KIND)
+}
 
 
 def kind_of(media_type: str) -> str | None:

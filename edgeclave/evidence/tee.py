@@ -27,6 +27,7 @@ class Kind:
         title: as people name it: `Intel SGX`.
         media_type: of its quotes inside an evidence collection.
         classes: what its anchors may lie in; test roots lie in `emulated` and need not be named here.
+        usual_class: of raw quotes that are described without a policy, where there are several.
         verify: see `VerifyQuote`.
         looks_like: whether these bytes are a quote of this kind, as far as a glance can tell. Trusts nothing.
         registers: what `PlatformEvidence.runtime` holds: name to size in bytes, or INTEGER.
@@ -35,7 +36,7 @@ class Kind:
         pins: which keys a policy may pin as a real anchor; None where only the vendor's roots vouch.
         endorsement_types: what `verify` looks up, and what evidence of this kind may carry.
         this_release: the measurement of the installed release, where that can be computed.
-        trim: takes off what a raw file may hold behind a quote; evidence must hold the quote without it.
+        trim: the quote that a raw file holds, without what stands behind it, or from text; evidence holds it plainly.
     """
 
     name: str
@@ -50,4 +51,5 @@ class Kind:
     pins: Callable[[PublicKey], bool] | None = None
     endorsement_types: tuple[EndorsementType, ...] = ()
     this_release: Callable[[], Measurement] | None = None
+    usual_class: PlatformClass | None = None
     trim: Callable[[bytes], bytes] = lambda quote: quote
