@@ -81,8 +81,8 @@ class PlatformEvidence:
     """A quote whose signatures verified: what the platform itself says, before any claim is read.
 
     platform_instance tells one platform from another; runtime is what is compared with the reference values;
-    report_data are the 64 bytes that bind the EAT, or the 32 a TPM can carry; debug is the platform's own flag; tcb is
-    None where the vendor gives no status; details are for people and logs, and nothing is decided by them.
+    report_data are the 64 bytes that bind the EAT, with zeros behind what a TPM carries; debug is the platform's own
+    flag; tcb is None where the vendor gives no status; details are for people and logs, and nothing is decided by them.
     """
 
     anchor: Anchor

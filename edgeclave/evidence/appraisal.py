@@ -171,7 +171,7 @@ class Appraisal:
     def _of_claims(self, eat: bytes) -> Iterator[Check]:
         try:
             parsed = parse_eat(eat)
-            wanted = report_data(parsed)[: len(self.platform.report_data)]
+            wanted = report_data(parsed)
         except EvidenceError as error:
             yield Check("report-data", "there is no EAT to be about", error)
             return

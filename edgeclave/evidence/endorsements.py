@@ -28,7 +28,7 @@ MAX_CARRIED = 8  # a chain, its revocation lists and the platform's own certific
 MAX_CANDIDATES = 64  # versions of one endorsement in a folder, about five years of monthly ones
 DEFAULT_FOLDER = Path(".edgeclave/endorsements")
 FOLDER_VARIABLE = "EDGECLAVE_ENDORSEMENTS"
-_SUBJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,199}")
+_SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
 ADVICE = "fetch it from the vendor and run `edgeclave endorsements import FILE`"
 
 
