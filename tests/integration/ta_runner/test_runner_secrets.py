@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import json
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edgeclave import keys
 from tests.fixtures.builds import BuiltPackage
+from tests.fixtures.secret_search import files, holds, private_number, shown_by
 
 VALUE = "a value that only the trusted application may read"
 FOR_THE_READER = "a payload that only its reader may read"
@@ -25,46 +24,15 @@ ROOT, ATTESTATION = Path("emulator/root.key"), Path("emulator/attestation.key.pe
 PUBLIC = {Path("emulator/attestation.pub.pem"): 0o644}
 
 
-def private_number(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_numbers().private_value.to_bytes(32, "big")
-
-
-def forms(secret: bytes) -> list[bytes]:
-    """As it is, in hex, and in either base64 wherever it begins in what was encoded."""
-    found = [secret, secret.hex().encode(), secret.hex().upper().encode()]
-    for before in range(3):
-        encoded = base64.b64encode(bytes(before) + secret)[4:-4]  # the letters that its neighbours cannot change
-        found += [encoded, encoded.translate(bytes.maketrans(b"+/", b"-_"))]
-    return found
-
-
-def holds(content: bytes, secret: bytes) -> bool:
-    unbroken = content.replace(b"\n", b"")  # PEM has lines
-    return any(form in content or form in unbroken for form in forms(secret))
-
-
-def files(folder: Path) -> Iterator[tuple[Path, bytes]]:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            yield path.relative_to(folder), path.read_bytes()
-
-
-def of_process(process_id: int) -> dict[str, bytes]:
-    folder = Path(f"/proc/{process_id}")
-    return {name: (folder / name).read_bytes() for name in ("environ", "cmdline")}
-
-
 @pytest.fixture
 def secrets(device: Any, probe: BuiltPackage) -> dict[str, bytes]:
-    attestation = serialization.load_pem_private_key((device.state / ATTESTATION).read_bytes(), None)
-    assert isinstance(attestation, ec.EllipticCurvePrivateKey)
     settings = device.simulator.settings
     return {
         "root key": (device.state / ROOT).read_bytes(),
-        "attestation key": private_number(attestation),
-        "reader's key": private_number(keys.load_private_key(probe.keys / "reader.key.pem")),
-        "authority's key": private_number(keys.load_private_key(probe.keys / "reader-authority.key.pem")),
-        "signer's key": private_number(keys.load_private_key(probe.keys / "developer.key.pem")),
+        "attestation key": private_number(device.state / ATTESTATION),
+        "reader's key": private_number(probe.keys / "reader.key.pem"),
+        "authority's key": private_number(probe.keys / "reader-authority.key.pem"),
+        "signer's key": private_number(probe.keys / "developer.key.pem"),
         "hub's key": base64.b64decode(settings.owner_key),
         "module's key": base64.b64decode(device.simulator.state.module("ta_runner").primary_key),
         "stored value": VALUE.encode(),
@@ -81,7 +49,7 @@ async def test_secrets_stay_where_they_belong(device: Any, entry: Any, invoke: A
         await invoke(link, "seal", {"plaintext": VALUE, "context": "c", "policy": "unique"})
         for failing in ("trap", "confidential", "no-such"):
             assert (await invoke(link, failing, {"text": FOR_THE_READER})).status >= 400
-        runner, enclave = of_process(device.runner.pid), of_process(device.enclave_process())
+        runner, enclave = shown_by(device.runner.pid), shown_by(device.enclave_process())
     assert enclave["environ"] == b""
     assert await device.kill_runner(15) == 0
     said = {
@@ -112,11 +80,12 @@ async def test_only_the_owner_reads_what_a_device_keeps(device: Any, entry: Any,
     assert stat.S_IMODE(device.state.stat().st_mode) == 0o700
 
 
-def test_the_search_finds_a_secret_however_it_is_written() -> None:
+def test_the_search_finds_a_secret_however_it_is_written(tmp_path: Path) -> None:
     secret = bytes(range(100, 132))
     for written in (secret, secret.hex().encode(), base64.b64encode(b"ab" + secret), base64.urlsafe_b64encode(secret)):
         assert holds(b"before" + written + b"after", secret)
     key = ec.generate_private_key(ec.SECP256R1())
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    assert holds(pem, private_number(key))
+    (tmp_path / "key.pem").write_bytes(pem)
+    assert holds(pem, private_number(tmp_path / "key.pem"))
     assert not holds(pem, secret)
