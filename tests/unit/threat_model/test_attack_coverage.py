@@ -18,6 +18,7 @@ import pytest
 @pytest.mark.parametrize("case", [1, 2])
 def test_one(case): pass
 
+@pytest.mark.xdist_group("slow ones")
 class TestMore:
     def test_two(self): pass
 
@@ -64,7 +65,7 @@ def test_the_names_of_a_page() -> None:
     [
         pytest.param([], id="as make test does"),
         pytest.param(["tests"], id="by the name of the folder"),
-        pytest.param(["-p", "xdist", "-n", "2"], id="in two processes"),
+        pytest.param(["-p", "xdist", "-n", "2", "--dist", "loadgroup"], id="in two processes"),
     ],
 )
 class TestWholeRun:
