@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fixtures.attack_coverage import named_tests
+from tests.fixtures.attack_coverage import named_tests, without_case
 
 pytest_plugins = "pytester"
 
@@ -58,6 +58,11 @@ def run(project: pytest.Pytester, *arguments: str) -> pytest.RunResult:
 def test_the_names_of_a_page() -> None:
     assert named_tests(PAGE) == ["tests/test_it.py::test_one", "tests/test_it.py::TestMore::test_two"]
     assert named_tests("`tests/test_it.py`, tests/test_it.py::test_one, `tests/test_it.py::test_one[1]`") == []
+
+
+@pytest.mark.parametrize("more", ["", "[1]", "[a::b@c[0]]", "@group", "[1]@group"])
+def test_cases_belong_to_their_test(more: str) -> None:
+    assert without_case("tests/test_it.py::TestMore::test_two" + more) == "tests/test_it.py::TestMore::test_two"
 
 
 @pytest.mark.parametrize(
