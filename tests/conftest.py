@@ -1,10 +1,19 @@
-"""A run ends with what it left out: a missing tool is never silently green."""
+"""A run ends with what it left out: a missing tool is never silently green, nor an attack that nothing tried."""
 
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
+
+from tests.fixtures.attack_coverage import AttackCoverage
+
+PAGE = Path(__file__).parents[1] / "docs" / "threat-model.md"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(AttackCoverage(PAGE), "attack-coverage")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
