@@ -45,7 +45,6 @@ class AttestationResult:
     `tcb` is None where the platform's vendor gives no status.
     """
 
-    platform_class: PlatformClass
     anchor: Anchor
     platform_instance: bytes
     device: str | None
@@ -60,6 +59,11 @@ class AttestationResult:
     evidence_digest: bytes
     host_time: int | None
     tcb: Tcb | None = None
+
+    @property
+    def platform_class(self) -> PlatformClass:
+        """What the platform is called: the class of the anchor that verified."""
+        return self.anchor.platform_class
 
     @property
     def test(self) -> bool:
@@ -135,7 +139,6 @@ class Verifier:
         _require(appraisal.of_evidence(evidence))
         platform, claims = appraisal.platform, appraisal.claims
         return AttestationResult(
-            platform_class=platform.anchor.platform_class,
             anchor=platform.anchor,
             platform_instance=platform.platform_instance,
             device=self._policy.devices.get(platform.platform_instance, platform.anchor.device),

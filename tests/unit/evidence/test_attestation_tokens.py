@@ -266,12 +266,14 @@ class TestEar:
         ],
     )
     def test_status_of_every_class(self, result, platform_class, status):
-        claims = ear.read_ear(self.make(replace(result, platform_class=platform_class)), PINNED, now=NOW)
+        anchor = replace(result.anchor, platform_class=platform_class)
+        claims = ear.read_ear(self.make(replace(result, anchor=anchor)), PINNED, now=NOW)
         assert claims["ear.status"] == status
 
     def test_a_test_root_and_debug_are_never_affirmed(self, result):
-        tee = replace(result, platform_class="sgx")
-        tested = replace(tee, anchor=replace(result.anchor, test=True))
+        anchor = replace(result.anchor, platform_class="sgx")
+        tee = replace(result, anchor=anchor)
+        tested = replace(tee, anchor=replace(anchor, test=True))
         debugged = replace(tee, identity=replace(result.identity, debug=True))
         for each in (tested, debugged):
             assert ear.read_ear(self.make(each), PINNED, now=NOW)["ear.status"] == "contraindicated"

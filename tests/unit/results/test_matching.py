@@ -24,7 +24,6 @@ IDENTITY = Identity(b"u" * 32, b"s" * 32, 7, 3, False)
 def attested(instance):
     key = cose.generate_key().public_key()
     return AttestationResult(
-        platform_class="emulated",
         anchor=Anchor("emulator", "emulated", key),
         platform_instance=cose.thumbprint(key),
         device="edge01",
