@@ -2,8 +2,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-# End-to-end tests stay in one process of these: they share a built suite.
-PYTEST_ARGUMENTS ?= --numprocesses auto --maxprocesses 4 --dist loadgroup
+PYTEST_ARGUMENTS ?= --numprocesses 4  # most tests wait for something most of the time
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench install clean

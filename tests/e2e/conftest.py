@@ -11,12 +11,6 @@ from tests.e2e.suite import ROOT
 from tests.fixtures import needs
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.xdist_group("e2e"))
-
-
 @pytest.fixture(scope="session")
 def cache() -> Path:
     return ROOT / ".edgeclave" / "test-e2e"

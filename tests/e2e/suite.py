@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -148,8 +149,11 @@ class Suite:
 @contextmanager
 def suite(folder: Path, cache: Path, *, source: dict[str, Any]) -> Iterator[Suite]:
     """A fresh device. Keys, the signed package, the emulator and its compiled code come from `cache`."""
-    shared = prepare(cache, ROOT, lambda line: None)
-    own = Path(shutil.copytree(shared.folder, folder, ignore=shutil.ignore_patterns("simulator.log", "*.db*")))
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:  # for whoever runs tests beside this one
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        shared = prepare(cache, ROOT, lambda line: None)
+        own = Path(shutil.copytree(shared.folder, folder, ignore=shutil.ignore_patterns("simulator.log", "*.db*")))
     prepared = Prepared(
         folder=own,
         template=shared.template,

@@ -356,16 +356,19 @@ def threads() -> int:
 
 
 INTERRUPTED = """
-import signal, sys, threading, os
+import signal, sys, threading
 from pathlib import Path
 from edgeclave.develop.device import Device
 from edgeclave.develop.emulated_app import EmulatedApp
-threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+# As Ctrl-C does, and again as a person would: Python drops an exception that a signal raises in a destructor.
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+signal.setitimer(signal.ITIMER_REAL, 0.05, 10)
 package, folder, keys = map(Path, sys.argv[1:])
 try:
     with EmulatedApp(package, Device(folder, folder / "slots" / "meter.state", keys)):
         threading.Event().wait()
 except KeyboardInterrupt:
+    signal.setitimer(signal.ITIMER_REAL, 0)
     import psutil
     print([child.pid for child in psutil.Process().children()], threading.active_count())
 """
