@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import statistics
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -11,11 +15,31 @@ import pytest
 from tests.e2e.suite import edgeclave
 
 
+@contextmanager
+def load() -> Iterator[list[float]]:
+    """Percent of all processors in use, second by second, while the block runs."""
+    samples: list[float] = []
+    ended = threading.Event()
+
+    def sample() -> None:
+        while not ended.is_set():
+            samples.append(psutil.cpu_percent(1.0))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        ended.set()
+        thread.join()
+
+
 @pytest.mark.e2e
 @pytest.mark.timeout(240)
 def test_the_demo_ends_with_everything_opened_and_a_summary(tmp_path: Path) -> None:
-    machine_is_busy = psutil.cpu_percent(2.0) > 40
-    done = edgeclave("demo", "--state", str(tmp_path / "demo"))
+    with load() as samples:
+        done = edgeclave("demo", "--state", str(tmp_path / "demo"))
+    machine_is_busy = statistics.median(samples) > 40  # by other things: the burst takes a tenth of the time
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "evidence: emulated" in done.stdout.splitlines()[-1]

@@ -13,6 +13,7 @@ import pytest
 from edgeclave.enclave import system_calls
 from edgeclave.enclave.seccomp import Rules, program
 from edgeclave.errors import EnclaveError
+from tests.fixtures import needs
 
 X86_64, AARCH64 = 0xC000003E, 0xC00000B7
 ARCHITECTURE = {"x86_64": X86_64, "aarch64": AARCH64}
@@ -98,7 +99,7 @@ def test_a_machine_without_numbers_is_refused() -> None:
 def test_the_numbers_are_those_of_the_kernel(machine: str, header: str) -> None:
     path = Path(header)
     if not path.exists():
-        pytest.skip(f"{header} is not here (package linux-libc-dev)")
+        needs.missing(f"{header} is not here: install the Debian package linux-libc-dev", installable=True)
     text = path.read_text()
     known = {name: int(value) for name, value in re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", text)}
     aliases = {"newfstatat": "fstatat"} if machine == "aarch64" else {}
