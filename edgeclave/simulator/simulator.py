@@ -23,6 +23,7 @@ from edgeclave.simulator.addresses import AMQPS_PORT
 from edgeclave.simulator.amqp.server import EventHubEndpoint
 from edgeclave.simulator.connect_proxy import ConnectProxy
 from edgeclave.simulator.connection_strings import Kind, connection_string
+from edgeclave.simulator.control import ControlSocket
 from edgeclave.simulator.edge_hub import EdgeHub
 from edgeclave.simulator.message_log import StoredMessageLog
 from edgeclave.simulator.mqtt.server import MqttServer
@@ -61,6 +62,7 @@ class Simulator:
         self._workload = WorkloadSockets(
             WorkloadApi(self.state.identities, self.state.pki, self.settings), self.state.directory
         )
+        self._control = ControlSocket(self.hub, self.settings, self.state.directory)
         self._housekeeping: asyncio.Task[None] | None = None
 
     @classmethod
@@ -125,6 +127,8 @@ class Simulator:
                 advice="start it again: it then takes free ports",
             ) from error
         await self._events.start(settings.address, AMQPS_PORT, context)
+        await self._control.start()
+        self.hub.upstream.drain()
         self._housekeeping = asyncio.create_task(self._keep_house())
         write_runtime(self.state.directory, Runtime(os.getpid(), settings, self.ca_file))
 
@@ -135,6 +139,7 @@ class Simulator:
             self._housekeeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._housekeeping
+        await self._control.stop()
         await self._events.stop()
         await self._mqtt.stop()
         await self._rest.stop()
@@ -146,4 +151,5 @@ class Simulator:
         while True:
             self.message_log.forget_old()
             self.hub.inputs.forget_expired()
+            self.hub.upstream.forget_expired()
             await asyncio.sleep(HOUSEKEEPING_SECONDS)

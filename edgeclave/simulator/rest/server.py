@@ -13,7 +13,7 @@ from edgeclave.simulator.hub_errors import HubError
 from edgeclave.simulator.identities import IdentityName
 from edgeclave.simulator.log import logger
 from edgeclave.simulator.rest import deployments, identities, methods, twins
-from edgeclave.simulator.rest.common import HUB, MAX_REQUEST_BYTES, error_response
+from edgeclave.simulator.rest.common import CALLING_MODULE, HUB, MAX_REQUEST_BYTES, error_response
 from edgeclave.simulator.sas import SharedAccessSignature
 from edgeclave.simulator.settings import POLICY, Settings
 
@@ -96,3 +96,4 @@ class RestServer:
         )
         if not methods_of_own_device:
             raise HubError(403, "Forbidden", f"{name} may only invoke methods on its own device")
+        request[CALLING_MODULE] = name

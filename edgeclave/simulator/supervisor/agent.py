@@ -81,7 +81,7 @@ class Agent:
             await self._wake.wait()
             self._wake.clear()
             try:
-                await self._reconcile(read_specifications(self._state.twins.get(self._name).desired, self._folders))
+                await self._reconcile(read_specifications(self._state.twins.at_edge(self._name).desired, self._folders))
                 self._problem = ""
             except ConfigurationError as error:
                 self._problem = str(error)
@@ -127,7 +127,7 @@ class Agent:
         """Writes what changed into the reported properties and tells the listener."""
         modules = {module_id: _reported(p.specification, p.state) for module_id, p in self._processes.items()}
         modules |= {module_id: _reported(s, _not_started(s)) for module_id, s in self._not_started.items()}
-        twin = self._state.twins.get(self._name)
+        twin = self._state.twins.at_edge(self._name)
         report: Section = {
             "schemaVersion": SCHEMA_VERSION,
             "lastDesiredVersion": twin.desired_version,
