@@ -54,14 +54,13 @@ class Simulator:
             self.state.store, self.state.identities, self.state.twins, self.message_log, self.settings.device_id
         )
         self._mqtt = MqttServer(self.hub, hub_host=self.settings.hub_host)
-        self._rest = RestServer(self.hub, self.settings)
+        self._rest = RestServer(self.hub, self.settings, self._mqtt)
         self._events = EventHubEndpoint(
             self.message_log, hub_name=self.settings.hub_name, shared_access_key=self.settings.owner_key
         )
         self._proxy = ConnectProxy(self.state.identities, self.settings)
-        self._workload = WorkloadSockets(
-            WorkloadApi(self.state.identities, self.state.pki, self.settings), self.state.directory
-        )
+        self.workload = WorkloadApi(self.state.identities, self.state.twins, self.state.pki, self.settings)
+        self._workload = WorkloadSockets(self.workload, self.state.directory)
         self._control = ControlSocket(self.hub, self.settings, self.state.directory)
         self._housekeeping: asyncio.Task[None] | None = None
 

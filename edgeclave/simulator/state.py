@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,12 +54,7 @@ class SimulatorState:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._lock)
-            raise ConfigurationError(
-                "simulator-running",
-                "a simulator is already running on this state directory",
-                where=str(directory),
-                advice="stop it, or name another directory with --state",
-            ) from error
+            raise _running(directory) from error
         try:
             self.store = Store(self.directory / "state.sqlite")
             self.settings: Settings = load_settings(self.store)
@@ -99,6 +95,32 @@ class SimulatorState:
         self.store.commit()
 
 
+def start_over(directory: Path) -> None:
+    """Removes what earlier runs left in a state directory, and nothing that is not the simulator's.
+
+    Raises:
+        ConfigurationError: `simulator-running`, `state-directory-unusable`.
+    """
+    with _opened(directory / "lock") as descriptor:
+        if descriptor is None:  # never a state directory: nothing here is ours
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise _running(directory) from error
+        try:
+            for path in directory.glob("state.sqlite*"):
+                path.unlink()
+            for name in ("pki", "data", "logs", "config"):
+                if (directory / name).exists():
+                    shutil.rmtree(directory / name)
+            (directory / "runtime.json").unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                "state-directory-unusable", f"cannot be emptied: {error}", where=str(directory)
+            ) from error
+
+
 def is_running(directory: Path) -> bool:
     """Whether some process holds the state directory."""
     with _opened(directory / "lock") as descriptor:
@@ -131,6 +153,15 @@ def module_environment(
         "EDGECLAVE_STATE": str(data),
         "EDGECLAVE_LISTEN": address,
     }
+
+
+def _running(directory: Path) -> ConfigurationError:
+    return ConfigurationError(
+        "simulator-running",
+        "a simulator is already running on this state directory",
+        where=str(directory),
+        advice="stop it, or name another directory with --state",
+    )
 
 
 @contextmanager

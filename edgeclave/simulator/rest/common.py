@@ -15,7 +15,6 @@ from edgeclave.simulator.twin_document import load
 
 MAX_REQUEST_BYTES = 2 << 20  # a deployment manifest with room to spare
 HUB = web.AppKey("hub", EdgeHub)
-CALLING_MODULE = "calling-module"  # set on requests that a module of the device makes
 Body = TypeVar("Body")
 
 

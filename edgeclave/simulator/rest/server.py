@@ -12,8 +12,10 @@ from edgeclave.simulator.edge_hub import EdgeHub
 from edgeclave.simulator.hub_errors import HubError
 from edgeclave.simulator.identities import IdentityName
 from edgeclave.simulator.log import logger
+from edgeclave.simulator.mqtt import websocket
+from edgeclave.simulator.mqtt.server import MqttServer
 from edgeclave.simulator.rest import deployments, identities, methods, twins
-from edgeclave.simulator.rest.common import CALLING_MODULE, HUB, MAX_REQUEST_BYTES, error_response
+from edgeclave.simulator.rest.common import HUB, MAX_REQUEST_BYTES, error_response
 from edgeclave.simulator.sas import SharedAccessSignature
 from edgeclave.simulator.settings import POLICY, Settings
 
@@ -26,8 +28,9 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class RestServer:
     """IoT Hub's service API and edgeHub's method API over HTTPS."""
 
-    def __init__(self, hub: EdgeHub, settings: Settings) -> None:
+    def __init__(self, hub: EdgeHub, settings: Settings, mqtt: MqttServer) -> None:
         self._hub = hub
+        self._mqtt = mqtt
         self._owner_key = settings.owner_key
         self._device_id = settings.device_id
         self._hosts: Collection[str] = (settings.address, settings.hub_host, settings.gateway)
@@ -38,6 +41,7 @@ class RestServer:
         application[HUB] = self._hub
         for part in (deployments, twins, methods, identities):
             application.add_routes(part.routes())
+        application.add_routes([web.get(websocket.PATH, self._websocket)])
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port, ssl_context=context).start()
@@ -46,11 +50,15 @@ class RestServer:
         if self._runner is not None:
             await self._runner.cleanup()
 
+    async def _websocket(self, request: web.Request) -> web.StreamResponse:
+        return await websocket.serve(request, self._mqtt)
+
     @web.middleware
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Authorizes every request and turns every failure into IoT Hub's error form."""
         try:
-            self._authorize(request)
+            if request.path != websocket.PATH:  # MQTT brings its own credentials
+                self._authorize(request)
             return await handler(request)
         except HubError as error:
             if error.status in (401, 403):
@@ -96,4 +104,3 @@ class RestServer:
         )
         if not methods_of_own_device:
             raise HubError(403, "Forbidden", f"{name} may only invoke methods on its own device")
-        request[CALLING_MODULE] = name

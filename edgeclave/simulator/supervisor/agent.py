@@ -13,11 +13,12 @@ from typing import Any
 import msgspec
 
 from edgeclave.errors import ConfigurationError, EdgeclaveError
-from edgeclave.simulator.edge_hub import EDGE_AGENT
+from edgeclave.simulator.edge_hub import EDGE_AGENT, EdgeHub
 from edgeclave.simulator.identities import IdentityName
 from edgeclave.simulator.log import logger
 from edgeclave.simulator.state import SimulatorState, module_environment
-from edgeclave.simulator.supervisor.process import ModuleProcess, ModuleState
+from edgeclave.simulator.supervisor.agent_methods import AgentLink
+from edgeclave.simulator.supervisor.process import NEVER, ModuleProcess, ModuleState
 from edgeclave.simulator.supervisor.specification import ModuleSpecification, read_specifications
 from edgeclave.simulator.twin_document import Section, difference
 from edgeclave.simulator.twins import DesiredChange
@@ -41,13 +42,19 @@ class Agent:
     """Runs what the deployment asks for. `folders` maps images to source folders."""
 
     def __init__(
-        self, state: SimulatorState, folders: Mapping[str, Path], report: Callable[[ModuleEvent], None]
+        self,
+        state: SimulatorState,
+        hub: EdgeHub,
+        folders: Mapping[str, Path],
+        report: Callable[[ModuleEvent], None],
     ) -> None:
         self._state = state
+        self._links = hub.links
         self._folders = folders
         self._event = report
         self._name = IdentityName(state.settings.device_id, EDGE_AGENT)
         self._processes: dict[str, ModuleProcess] = {}
+        self._link = AgentLink(self._name, hub.methods, lambda: self._processes)
         self._not_started: dict[str, ModuleSpecification] = {}
         self._shown: dict[str, tuple[str, str]] = {}
         self._problem = ""
@@ -59,9 +66,12 @@ class Agent:
         self._state.twins.on_desired.append(self._desired_changed)
         self._wake.set()
         self._task = asyncio.create_task(self._reconcile_for_ever())
+        self._links.attach(self._name, self._link)
 
     async def stop(self) -> None:
         """Stops all modules, all at once."""
+        self._links.detach(self._name, self._link)
+        self._link.disconnect("edgeAgent stops")
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -71,6 +81,11 @@ class Agent:
     @property
     def processes(self) -> Mapping[str, ModuleProcess]:
         return self._processes
+
+    def process_of(self, module_id: str) -> int | None:
+        """The process id of a module that runs, or None."""
+        process = self._processes.get(module_id)
+        return process.pid if process is not None and process.state.runtime_status == "running" else None
 
     def _desired_changed(self, change: DesiredChange) -> None:
         if change.name == self._name:
@@ -102,6 +117,7 @@ class Agent:
             if module_id not in self._processes:
                 self._processes[module_id] = self._new_process(specification)
                 self._processes[module_id].start()
+                await self._processes[module_id].launched()  # in startupOrder, one after the other
 
     def _new_process(self, specification: ModuleSpecification) -> ModuleProcess:
         module_id, state = specification.module_id, self._state
@@ -171,13 +187,20 @@ def _reported(specification: ModuleSpecification, state: ModuleState) -> dict[st
         "version": specification.version,
         "status": "running" if specification.wanted else "stopped",
         "restartPolicy": specification.restart_policy,
+        "startupOrder": specification.startup_order,
+        "imagePullPolicy": "on-create",
         "settings": {"image": specification.image},
+        "env": {variable: {"value": value} for variable, value in specification.environment.items()},
     }
 
 
 def _emulated(name: str) -> dict[str, Any]:
     return {
         "type": "process",
+        "status": "running",
         "runtimeStatus": "running",
         "statusDescription": f"{name} of the simulator, {os.getpid()}",
+        "exitCode": 0,
+        "restartPolicy": "always",
+        "lastExitTimeUtc": NEVER,
     }

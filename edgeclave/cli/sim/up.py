@@ -1,11 +1,8 @@
-"""`edgeclave sim`: the local simulator of IoT Hub and IoT Edge."""
+"""`edgeclave sim up`: the simulator with the modules of a deployment."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import shlex
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,31 +10,19 @@ import msgspec
 import typer
 from rich.console import Console
 
-from edgeclave.simulator.join import connection_of, environment_of
+from edgeclave.cli.sim.options import DEFAULT_STATE, Json, State
+from edgeclave.simulator.state import start_over
 from edgeclave.simulator.up import Applied, Event, ModuleChanged, Note, Started, Stopped, up
 
-app = typer.Typer(help="The local simulator: IoT Hub and IoT Edge for unmodified Azure SDKs.")
-
-DEFAULT_STATE = Path(".edgeclave/sim")
 DEFAULT_TEMPLATE = Path("deployment.template.json")
-
-State = Annotated[Path, typer.Option("--state", help="Where the simulator keeps everything.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _STYLES = {"running": "green", "failed": "red", "backoff": "yellow"}
 
 
-class Service(StrEnum):
-    """What a connection string is for."""
-
-    SERVICE = "service"
-    EVENTHUB = "eventhub"
-
-
-@app.command("up")
 def up_command(
     template: Annotated[Path, typer.Argument(help="The deployment template.")] = DEFAULT_TEMPLATE,
     state: State = DEFAULT_STATE,
     seconds: Annotated[float | None, typer.Option("--for", min=0, help="Stop after this many seconds.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget the state of earlier runs first.")] = False,
     as_json: Json = False,
 ) -> None:
     """Start the simulator, apply the deployment, run its modules, until Ctrl-C or SIGTERM.
@@ -52,47 +37,9 @@ def up_command(
         else:
             _print(console, event)
 
+    if fresh:
+        start_over(state)
     asyncio.run(up(template, state, seconds, show))
-
-
-@app.command()
-def env(
-    module_id: Annotated[str, typer.Argument(help="The module to be.")],
-    state: State = DEFAULT_STATE,
-    as_json: Json = False,
-) -> None:
-    """Print the environment that makes a program of yours a module of the simulator.
-
-    The module is created if it is missing. Then IoTHubModuleClient.create_from_edge_environment() works as it does on a
-    device.
-
-    Example: eval "$(edgeclave sim env my_module)" && python my_module.py
-    """
-    environment = asyncio.run(environment_of(state, module_id))
-    if as_json:
-        typer.echo(json.dumps(environment, indent=2))
-        return
-    for name, value in environment.items():
-        typer.echo(f"export {name}={shlex.quote(value)}")
-
-
-@app.command("connection-string")
-def connection_string_command(
-    service: Annotated[Service, typer.Argument(help="service: azure-iot-hub; eventhub: azure-eventhub.")],
-    state: State = DEFAULT_STATE,
-    as_json: Json = False,
-) -> None:
-    """Print the connection string for a service SDK. It is a secret of this simulator.
-
-    The SDKs must trust its CA: azure-iot-hub by REQUESTS_CA_BUNDLE, azure-eventhub by connection_verify.
-
-    Example: edgeclave sim connection-string eventhub --json
-    """
-    text, ca_file, device_id = asyncio.run(connection_of(state, service.value))
-    if as_json:
-        typer.echo(json.dumps({"connectionString": text, "caFile": ca_file, "deviceId": device_id}, indent=2))
-    else:
-        typer.echo(text)
 
 
 def _print(console: Console, event: Event) -> None:
