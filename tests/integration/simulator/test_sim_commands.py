@@ -142,7 +142,6 @@ def test_offline_is_an_outage_that_survives_a_restart(commands: Commands) -> Non
     commands.until(lambda: commands.status()["waitingUpstream"] > 2)
     assert commands.module("temperature_sensor")["connected"]
     assert "not connected" in commands.run("method", "temperature_sensor", "reset").stderr
-    commands.run("twin", "set", "temperature_filter", '{"threshold": 23}')
     commands.stop()
     assert commands.run("status").returncode == 3
     commands.start()
@@ -150,6 +149,8 @@ def test_offline_is_an_outage_that_survives_a_restart(commands: Commands) -> Non
     assert (status["online"], status["events"]) == (False, taken)
     waiting = status["waitingUpstream"]
     assert waiting > 2
+    commands.run("twin", "set", "temperature_filter", '{"threshold": 23}')  # a start deploys the template's again
+    assert commands.reported("temperature_filter")["threshold"] != 23
     assert commands.run("offline", "off").returncode == 0
     commands.until(lambda: commands.status()["waitingUpstream"] == 0)
     assert commands.status()["events"] >= taken + waiting

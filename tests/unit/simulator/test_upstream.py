@@ -11,6 +11,7 @@ from edgeclave.simulator.identities import Identities, IdentityName
 from edgeclave.simulator.message import Message
 from edgeclave.simulator.message_log import StoredMessageLog
 from edgeclave.simulator.store import Store
+from edgeclave.simulator.twin_view import twin_view
 from edgeclave.simulator.twins import DesiredChange, Twins
 from tests.fixtures.waiting import eventually
 
@@ -152,6 +153,26 @@ async def test_a_change_and_back_again_during_an_outage_is_no_change(device: Dev
     await device.set_online(True)
     await store.committed()
     assert heard == []
+
+
+async def test_what_was_reported_during_an_outage_is_told_of_when_it_ends(device: Device, store: Store) -> None:
+    await device.set_online(False)
+    device.twins.patch_reported(MODULE, {"r": 1})
+    await store.committed()
+    seen: list[object] = []
+    device.twins.on_changed.append(lambda name: seen.append((name, device.twins.get(name).reported)))
+    await device.set_online(True)
+    await store.committed()
+    assert seen == [(MODULE, {"r": 1})]
+
+
+async def test_during_an_outage_the_service_sees_what_it_last_heard(device: Device, store: Store) -> None:
+    device.twins.patch_reported(MODULE, {"r": 1})
+    await device.set_online(False)
+    device.twins.patch_reported(MODULE, {"r": 2})
+    view = twin_view(device.hub, device.identities.get(MODULE))
+    assert view["properties"]["reported"]["r"] == 1
+    assert view["connectionState"] == "Disconnected"
 
 
 async def test_other_devices_are_not_cut_off(device: Device, store: Store) -> None:
