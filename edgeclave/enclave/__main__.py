@@ -1,6 +1,7 @@
-"""The enclave process: `python -I -m edgeclave.enclave --package-fd N --hardware-fd N`, where there is compiled
-code `--cache-fd N`, and `--cache-out-fd N` for what had to be compiled: memory files both. `--debug` opens it to
-debuggers and takes deadlines away; then its evidence says debug, and it has other keys.
+"""The enclave process: `python -I -m edgeclave.enclave PACKAGE HARDWARE CODE FRESH [--debug]`, descriptors all: of the
+package, of the emulated hardware's secrets, of compiled code and of an empty file for what had to be compiled, both in
+memory and both -1 where there is none. `--debug` opens it to debuggers and takes deadlines away; then its evidence says
+debug, and it has other keys.
 
 Requests come on standard input and replies leave on standard output; log lines are JSON on standard error. It is
 started by `edgeclave.platforms`, never by hand.
@@ -8,7 +9,6 @@ started by `edgeclave.platforms`, never by hand.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import traceback
@@ -21,10 +21,9 @@ EXIT_DEFECT = 70  # EX_SOFTWARE of sysexits.h
 
 
 def main() -> int:
-    arguments = _arguments()
-    lockdown.before_secrets(debuggable=arguments.debug)
+    files, hardware_descriptor, debug = _arguments()
+    lockdown.before_secrets(debuggable=debug)
     reading, writing = _take_pipe()
-    files = Files(arguments.package_fd, arguments.cache_fd, arguments.cache_out_fd)
     files.begin_reading()
     # After the first lockdown, since importing takes most of the time of a start.
     from edgeclave.enclave.emulated_hardware import EmulatedHardware
@@ -35,7 +34,7 @@ def main() -> int:
     from edgeclave.errors import EdgeclaveError
 
     try:
-        hardware = EmulatedHardware.from_descriptor(arguments.hardware_fd, debug=arguments.debug)
+        hardware = EmulatedHardware.from_descriptor(hardware_descriptor, debug=debug)
         pipe = Pipe(reading, writing)
         serve(pipe, lambda request: start(request, files, hardware, pipe))
     except EdgeclaveError as error:
@@ -51,14 +50,11 @@ def main() -> int:
     return 0
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="edgeclave.enclave", description="One trusted application inside its TEE.")
-    parser.add_argument("--package-fd", type=int, required=True)
-    parser.add_argument("--hardware-fd", type=int, required=True)
-    parser.add_argument("--cache-fd", type=int)
-    parser.add_argument("--cache-out-fd", type=int)
-    parser.add_argument("--debug", action="store_true")
-    return parser.parse_args()
+def _arguments() -> tuple[Files, int, bool]:
+    """The files, the hardware's descriptor, and whether this is for a debugger."""
+    package, hardware, code, fresh = map(int, sys.argv[1:5])  # argparse would take longer than all of this module
+    files = Files(package, None if code < 0 else code, None if fresh < 0 else fresh)
+    return files, hardware, sys.argv[5:] == ["--debug"]
 
 
 def _take_pipe() -> tuple[int, int]:

@@ -13,7 +13,6 @@ from functools import lru_cache
 from uuid import UUID
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import NameOID
 
@@ -21,7 +20,7 @@ from edgeclave.errors import EvidenceError
 from edgeclave.evidence import amd_extensions
 from edgeclave.evidence.endorsements import MAX_ENDORSEMENT_BYTES, Endorsement, EndorsementType
 from edgeclave.evidence.sev_snp_report import PRODUCTS, Report
-from edgeclave.evidence.x509_errors import UNREADABLE
+from edgeclave.evidence.x509_errors import UNREADABLE, der_in_one_form
 
 # AMD gives every VCEK and VLEK the serial number 0, about which cryptography warns at each one.
 warnings.filterwarnings(
@@ -93,12 +92,12 @@ def _certificates(
             if not isinstance(one, x509.Certificate):
                 continue
             try:
-                named = subject(one)
+                named, der = subject(one), der_in_one_form(one)
                 begin, end = int(one.not_valid_before_utc.timestamp()), int(one.not_valid_after_utc.timestamp())
             except (EvidenceError, *UNREADABLE):
                 continue
             if named is not None:
-                found.append(Endorsement(kind, named, one.public_bytes(serialization.Encoding.DER), begin, end))
+                found.append(Endorsement(kind, named, der, begin, end))
         return tuple(found)
 
     return read
@@ -110,11 +109,11 @@ def _revocation_lists(data: bytes) -> list[Endorsement]:
         if isinstance(one, x509.Certificate):
             continue
         try:
-            issuer, begin, end = common_name(one.issuer), one.last_update_utc, one.next_update_utc
+            issuer, der = common_name(one.issuer), der_in_one_form(one)
+            begin, end = one.last_update_utc, one.next_update_utc
         except UNREADABLE:
             continue
         if end is not None and issuer.startswith("ARK-") and issuer.removeprefix("ARK-") in PRODUCTS:
-            der = one.public_bytes(serialization.Encoding.DER)
             times = int(begin.timestamp()), int(end.timestamp())
             found.append(Endorsement("amd-revocation-list", issuer, der, *times))
     return found

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from edgeclave.errors import EvidenceError
 from edgeclave.evidence.anchors import Anchor, PublicKey, key_fingerprint
 from edgeclave.evidence.endorsements import MAX_ENDORSEMENT_BYTES, Endorsement, Endorsements, EndorsementType
-from edgeclave.evidence.x509_errors import UNREADABLE
+from edgeclave.evidence.x509_errors import UNREADABLE, der_in_one_form
 
 ATTESTATION_KEY_CERTIFICATE = x509.ObjectIdentifier("2.23.133.8.3")
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
@@ -84,7 +84,7 @@ def _is_for_attestation(certificate: x509.Certificate) -> bool:
 def _endorsement(certificate: x509.Certificate) -> Endorsement:
     fingerprint = key_fingerprint(certificate.public_key())  # type: ignore[arg-type]  # see _is_for_attestation
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    der = certificate.public_bytes(serialization.Encoding.DER)
+    der = der_in_one_form(certificate)
     return Endorsement(CERTIFICATE.name, fingerprint.hex(), der, int(begin.timestamp()), int(end.timestamp()))
 
 

@@ -12,7 +12,7 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -68,13 +68,7 @@ class Descriptors:
     fresh: int | None
 
     def arguments(self) -> list[str]:
-        options: Mapping[str, int | None] = {
-            "--package-fd": self.package,
-            "--hardware-fd": self.hardware,
-            "--cache-fd": self.cached,
-            "--cache-out-fd": self.fresh,
-        }
-        return [part for name, number in options.items() if number is not None for part in (name, str(number))]
+        return [str(-1 if n is None else n) for n in (self.package, self.hardware, self.cached, self.fresh)]
 
     def numbers(self) -> tuple[int, ...]:
         return tuple(n for n in (self.package, self.hardware, self.cached, self.fresh) if n is not None)

@@ -77,3 +77,5 @@ def _copy(template: Path, target: Path, name: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = source.read_text(encoding="utf-8").replace("{{name}}", name).replace("{{c_sdk}}", str(_C_SDK))
         path.write_text(text, encoding="utf-8")
+        if text.startswith("#!"):
+            path.chmod(0o755)

@@ -105,3 +105,36 @@ def test_the_task_that_debugs_the_template_in_c_stops_in_its_source(tmp_path: Pa
     assert task["command"] == "edgeclave"
     assert "$1 = 21.5" in ended.stdout, ended.stdout + ended.stderr
     assert '{"count":1,"highest":21.5}' in ended.stdout
+
+
+@pytest.mark.slow
+def test_the_launch_configuration_in_c_stops_in_its_source(tmp_path: Path) -> None:
+    """Spoken to as VS Code's C++ extension speaks to gdb, in gdb's machine interface."""
+    tool("gdb", "gdb")
+    assert edgeclave(tmp_path, "ta", "new", "meter", "--lang", "c").returncode == 0
+    configurations = json.loads((tmp_path / "meter" / ".vscode" / "launch.json").read_text())["configurations"]
+    (launch,) = [each for each in configurations if each["type"] == "cppdbg"]
+    debugger = launch["miDebuggerPath"].replace("${workspaceFolder}", str(tmp_path / "meter"))
+    commands = (
+        "-gdb-set breakpoint pending on",
+        "-break-insert -f app.c:observe",
+        f"-{launch['launchCompleteCommand']}",
+    )
+    with subprocess.Popen(
+        [debugger, "--interpreter=mi"],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as gdb:
+        assert gdb.stdin is not None
+        assert gdb.stdout is not None
+        gdb.stdin.write("\n".join(commands) + "\n")
+        gdb.stdin.flush()
+        stopped = next(line for line in gdb.stdout if line.startswith("*stopped"))
+        gdb.stdin.write("-gdb-exit\n")
+        gdb.stdin.close()
+        gdb.stdout.read()
+    assert 'func="observe"' in stopped
+    assert 'file="./app.c"' in stopped
