@@ -19,6 +19,7 @@ from bench import (
     evidence_amd,
     outbox_drain,
     sealed_results,
+    simulator,
     verifier_service,
 )
 from bench.row import Row
@@ -32,6 +33,7 @@ BENCHES: tuple[Callable[[], list[Row]], ...] = (
     outbox_drain.rows,
     evidence.rows,
     evidence_amd.rows,
+    simulator.rows,
     verifier_service.rows,
 )
 

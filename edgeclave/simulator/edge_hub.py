@@ -1,7 +1,8 @@
 """edgeHub: a message is accepted, stored, routed, and only then acknowledged.
 
 `accept` stores in the store's current group; the transport acknowledges after the commit. So a message that was
-acknowledged is in the hub's log or in the input queues of the modules its routes name, or no route wanted it.
+acknowledged is in the hub's log, waits for upstream, or is in the input queues of the modules its routes name; or no
+route wanted it.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ from edgeclave.simulator.message import (
 )
 from edgeclave.simulator.message_log import StoredMessageLog
 from edgeclave.simulator.methods import DirectMethods
-from edgeclave.simulator.routes import Route, Upstream, parse_routes
+from edgeclave.simulator.routes import DEFAULT_TIME_TO_LIVE_SECONDS, LOWEST_PRIORITY, Route, parse_routes
+from edgeclave.simulator.routes import Upstream as UpstreamSink
 from edgeclave.simulator.store import Store
 from edgeclave.simulator.twin_document import Section
 from edgeclave.simulator.twins import DesiredChange, Twins
+from edgeclave.simulator.upstream import Upstream
 
 EDGE_AGENT, EDGE_HUB = SYSTEM_MODULES
 DESIRED_FILTER = "$iothub/twin/PATCH/properties/desired/#"
@@ -45,7 +48,10 @@ class EdgeHub:
         self.twins = twins
         self.inputs = InputQueue(store)
         self.links = Links()
-        self.methods = DirectMethods(identities, self.links)
+        self.upstream = Upstream(store, log, device)
+        self.upstream.on_change.append(self._upstream_changed)
+        twins.cut_off = self.cut_off
+        self.methods = DirectMethods(identities, self.links, self.cut_off)
         self._message_log = log
         self._name = IdentityName(device, EDGE_HUB)
         self._routes: list[Route] = []
@@ -61,8 +67,7 @@ class EdgeHub:
             HubError: 413 when it is too large.
             StoreError: nothing was stored.
         """
-        if len(message.body) > MAX_BODY_BYTES:
-            raise HubError(413, "MessageTooLarge", f"a message has at most {MAX_BODY_BYTES} bytes")
+        _check_size(message)
         origin = {CONNECTION_DEVICE: sender.name.device_id}
         if sender.name.module_id:
             origin[CONNECTION_MODULE] = sender.name.module_id
@@ -72,32 +77,68 @@ class EdgeHub:
             for route in matching:
                 self._deliver(route, sender, message)
             if not matching and sender.name.device_id != self._name.device_id:  # a device of the hub, not of this edge
-                self._send_upstream(sender, message)
+                self._take(sender, message)
 
     def get_twin(self, name: IdentityName) -> dict[str, object]:
-        return self.twins.get(name).for_module()
+        return self.twins.at_edge(name).for_module()
+
+    def events(self) -> int:
+        """How many messages the hub has taken since this state began."""
+        return self._message_log.count()
+
+    def cut_off(self, name: IdentityName) -> bool:
+        """Whether IoT Hub cannot reach it because the edge device is offline."""
+        return not self.upstream.online and name.device_id == self._name.device_id
+
+    def send_to_input(self, target: IdentityName, input_name: str, message: Message) -> None:
+        """Puts a message into a module's input queue, as a route with the lowest priority would.
+
+        Raises:
+            HubError: 404, 413.
+            StoreError: nothing was stored.
+        """
+        self.identities.get(target)
+        _check_size(message)
+        self._queue_input(target, input_name, message, LOWEST_PRIORITY, DEFAULT_TIME_TO_LIVE_SECONDS)
 
     def _deliver(self, route: Route, sender: HubIdentity, message: Message) -> None:
-        if isinstance(route.sink, Upstream):
-            self._send_upstream(sender, message)
+        if isinstance(route.sink, UpstreamSink):
+            self._send_upstream(route, sender, message)
             return
         target = IdentityName(sender.name.device_id, route.sink.module_id)
         if self.identities.find(target) is None:
             _log.warning("no such module to route to", route=route.name, module=route.sink.module_id)
             return
-        system = {name: value for name, value in message.system.items() if name != OUTPUT}
-        bag = encode_properties(message.properties, system)
-        topic = f"devices/{target.device_id}/modules/{target.module_id}/inputs/{quote(route.sink.input_name)}/{bag}/"
-        self.inputs.put(
-            target,
-            topic,
+        self._queue_input(target, route.sink.input_name, message, route.priority, route.time_to_live_seconds)
+
+    def _send_upstream(self, route: Route, sender: HubIdentity, message: Message) -> None:
+        if sender.name.device_id != self._name.device_id:  # a device of its own, connected to the hub
+            self._take(sender, message)
+            return
+        self.upstream.send(
             message.body,
+            message.properties,
+            _event(sender, message),
             priority=route.priority,
             time_to_live_seconds=route.time_to_live_seconds,
         )
 
-    def _send_upstream(self, sender: HubIdentity, message: Message) -> None:
+    def _take(self, sender: HubIdentity, message: Message) -> None:
+        """IoT Hub has it."""
         self._message_log.append(sender.name.device_id, message.body, message.properties, _event(sender, message))
+
+    def _queue_input(
+        self, target: IdentityName, input_name: str, message: Message, priority: int, time_to_live_seconds: int
+    ) -> None:
+        system = {name: value for name, value in message.system.items() if name != OUTPUT}
+        bag = encode_properties(message.properties, system)
+        topic = f"devices/{target.device_id}/modules/{target.module_id}/inputs/{quote(input_name)}/{bag}/"
+        self.inputs.put(target, topic, message.body, priority=priority, time_to_live_seconds=time_to_live_seconds)
+
+    def _upstream_changed(self, online: bool) -> None:
+        if online:
+            self.twins.reconnect(self._name.device_id)
+        self.links.changed()
 
     def _desired_changed(self, change: DesiredChange) -> None:
         if change.name == self._name:
@@ -113,7 +154,7 @@ class EdgeHub:
             link.disconnect("its identity was deleted")
 
     def _load_routes(self) -> None:
-        self._routes = parse_routes(self.twins.get(self._name).desired)
+        self._routes = parse_routes(self.twins.at_edge(self._name).desired)
 
     def _validate(self, name: IdentityName, desired: Section) -> None:
         if name == self._name:
@@ -121,6 +162,11 @@ class EdgeHub:
                 parse_routes(desired)
             except ConfigurationError as error:
                 raise bad_request(error.what, where=error.where, advice=error.advice) from error
+
+
+def _check_size(message: Message) -> None:
+    if len(message.body) > MAX_BODY_BYTES:
+        raise HubError(413, "MessageTooLarge", f"a message has at most {MAX_BODY_BYTES} bytes")
 
 
 def _source(sender: IdentityName, message: Message) -> str:

@@ -62,6 +62,13 @@ class InputQueue:
             for listener in self.on_taken:
                 listener(number)
 
+    def counts(self, device_id: str) -> dict[str, int]:
+        """How many wait, or are on their way, for each module that has any."""
+        rows = self._store.connection.execute(
+            "SELECT module_id, count(*) FROM inputs WHERE device_id = ? GROUP BY module_id", (device_id,)
+        )
+        return {row[0]: row[1] for row in rows}
+
     def forget_expired(self) -> None:
         with self._store.write() as connection:
             connection.execute("DELETE FROM inputs WHERE expires_ms <= ?", (int(time.time() * 1000),))

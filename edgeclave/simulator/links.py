@@ -54,12 +54,19 @@ class Links:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def ready(self, name: IdentityName, topic_filter: str, timeout_seconds: float) -> Link | None:
-        """The client's link once it has subscribed, or None when the time is over."""
+    async def ready(
+        self,
+        name: IdentityName,
+        topic_filter: str,
+        timeout_seconds: float,
+        *,
+        reachable: Callable[[], bool] = lambda: True,
+    ) -> Link | None:
+        """The client's link once it has subscribed and is reachable, or None when the time is over."""
         deadline = asyncio.get_running_loop().time() + timeout_seconds
         while True:
             link = self._links.get(name)
-            if link is not None and link.subscribed(topic_filter):
+            if link is not None and link.subscribed(topic_filter) and reachable():
                 return link
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:

@@ -69,6 +69,10 @@ class StoredMessageLog:
                 self._grown = asyncio.Event()
             await self._grown.wait()
 
+    def count(self) -> int:
+        """Messages on disk and those that were dropped for their age."""
+        return sum(self._durable.values())
+
     def forget_old(self) -> None:
         """Drops what is past the retention time."""
         with self._store.write() as connection:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -34,9 +35,11 @@ class MethodResult:
 class DirectMethods:
     """Sends method requests and matches answers to them; an answer counts only from the module that was asked."""
 
-    def __init__(self, identities: Identities, links: Links) -> None:
+    def __init__(self, identities: Identities, links: Links, cut_off: Callable[[IdentityName], bool]) -> None:
+        """`cut_off` tells whether IoT Hub cannot reach a module now."""
         self._identities = identities
         self._links = links
+        self._cut_off = cut_off
         self._numbers = itertools.count(1)
         self._pending: dict[tuple[IdentityName, str], asyncio.Future[MethodResult]] = {}
 
@@ -48,12 +51,19 @@ class DirectMethods:
         *,
         response_seconds: int = DEFAULT_RESPONSE_SECONDS,
         connect_seconds: int = 0,
+        from_device: bool = False,
     ) -> MethodResult:
-        """Raises HubError: 400 for bad arguments, 404 unknown or not connected, 413 too large, 504 too late."""
+        """`from_device`: the caller is a module beside the target, so that an outage of the hub does not matter.
+
+        Raises:
+            HubError: 400 for bad arguments, 404 unknown or not connected, 413 too large, 504 too late.
+        """
         self._identities.get(target)
         body = dump(payload).encode()
         _check(name, body, response_seconds, connect_seconds)
-        link = await self._links.ready(target, REQUESTS_FILTER, connect_seconds)
+        link = await self._links.ready(
+            target, REQUESTS_FILTER, connect_seconds, reachable=lambda: from_device or not self._cut_off(target)
+        )
         if link is None:
             raise HubError(404, "DeviceNotOnline", f"{target} is not connected or takes no direct methods")
         request = str(next(self._numbers))
@@ -61,13 +71,14 @@ class DirectMethods:
         self._pending[target, request] = answer
         try:
             link.send(f"$iothub/methods/POST/{quote(name, safe='')}/?$rid={request}", body)
-            return await asyncio.wait_for(answer, response_seconds)
+            result = await asyncio.wait_for(answer, response_seconds)
         except TimeoutError:
-            raise HubError(
-                504, "GatewayTimeout", f"{target} did not answer {name!r} within {response_seconds} s"
-            ) from None
+            raise _too_late(target, name, f"within {response_seconds} s") from None
         finally:
             del self._pending[target, request]
+        if not from_device and self._cut_off(target):
+            raise _too_late(target, name, "before the device went offline")
+        return result
 
     def answered(self, sender: IdentityName, request: str, status: int, body: bytes) -> None:
         """An answer came in; late or unasked ones are dropped.
@@ -86,6 +97,10 @@ class DirectMethods:
             answer.set_exception(HubError(502, "BadDeviceResponse", f"{sender} answered badly: {error.what}"))
             raise
         answer.set_result(MethodResult(status, payload))
+
+
+def _too_late(target: IdentityName, name: str, limit: str) -> HubError:
+    return HubError(504, "GatewayTimeout", f"{target} did not answer {name!r} {limit}")
 
 
 def _check(name: str, body: bytes, response_seconds: int, connect_seconds: int) -> None:

@@ -24,6 +24,7 @@ from edgeclave.simulator.amqp.commands import CommandNode
 from edgeclave.simulator.amqp.server import EventHubEndpoint
 from edgeclave.simulator.connect_proxy import ConnectProxy
 from edgeclave.simulator.connection_strings import Kind, connection_string
+from edgeclave.simulator.control import ControlSocket
 from edgeclave.simulator.edge_hub import EdgeHub
 from edgeclave.simulator.iot_hub import IotHub
 from edgeclave.simulator.message_log import StoredMessageLog
@@ -59,7 +60,7 @@ class Simulator:
         self.iot_hub = IotHub(self.hub, self.settings)
         registrations = self.iot_hub.registrations
         self._mqtt = MqttServer(self.hub, hub_host=self.settings.hub_host, registrations=registrations)
-        self._rest = RestServer(self.iot_hub, self.settings)
+        self._rest = RestServer(self.iot_hub, self.settings, self._mqtt)
         self._events = EventHubEndpoint(
             self.message_log,
             hub_name=self.settings.hub_name,
@@ -71,9 +72,9 @@ class Simulator:
             commands=CommandNode(self.iot_hub.commands, self.settings),
         )
         self._proxy = ConnectProxy(self.state.identities, self.settings)
-        self._workload = WorkloadSockets(
-            WorkloadApi(self.state.identities, self.state.pki, self.settings), self.state.directory
-        )
+        self.workload = WorkloadApi(self.state.identities, self.state.twins, self.state.pki, self.settings)
+        self._workload = WorkloadSockets(self.workload, self.state.directory)
+        self._control = ControlSocket(self.hub, self.settings, self.state.directory)
         self._housekeeping: asyncio.Task[None] | None = None
 
     @classmethod
@@ -146,6 +147,8 @@ class Simulator:
                 advice="start it again: it then takes free ports",
             ) from error
         await self._events.start(settings.address, AMQPS_PORT, context)
+        await self._control.start()
+        self.hub.upstream.drain()
         self._housekeeping = asyncio.create_task(self._keep_house())
         write_runtime(self.state.directory, Runtime(os.getpid(), settings, self.ca_file))
 
@@ -156,6 +159,7 @@ class Simulator:
             self._housekeeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._housekeeping
+        await self._control.stop()
         await self._events.stop()
         await self._mqtt.stop()
         await self._rest.stop()
@@ -168,5 +172,6 @@ class Simulator:
             self.message_log.forget_old()
             self.iot_hub.commands.forget_expired()
             self.hub.inputs.forget_expired()
+            self.hub.upstream.forget_expired()
             self.iot_hub.configurations.catch_up()
             await asyncio.sleep(HOUSEKEEPING_SECONDS)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,12 +54,7 @@ class SimulatorState:
             ) from error
         if not _locked(self._lock):
             os.close(self._lock)
-            raise ConfigurationError(
-                "simulator-running",
-                "a simulator is already running on this state directory",
-                where=str(directory),
-                advice="stop it, or name another directory with --state",
-            )
+            raise _running(directory)
         try:
             self.store = Store(self.directory / "state.sqlite")
             self.settings: Settings = load_settings(self.store)
@@ -111,6 +107,30 @@ def _locked(descriptor: int) -> bool:
             return True
 
 
+def start_over(directory: Path) -> None:
+    """Removes what earlier runs left in a state directory, and nothing that is not the simulator's.
+
+    Raises:
+        ConfigurationError: `simulator-running`, `state-directory-unusable`.
+    """
+    with _opened(directory / "lock") as descriptor:
+        if descriptor is None:  # never a state directory: nothing here is ours
+            return
+        if not _locked(descriptor):
+            raise _running(directory)
+        try:
+            for path in directory.glob("state.sqlite*"):
+                path.unlink()
+            for name in ("pki", "data", "logs", "config"):
+                if (directory / name).exists():
+                    shutil.rmtree(directory / name)
+            (directory / "runtime.json").unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                "state-directory-unusable", f"cannot be emptied: {error}", where=str(directory)
+            ) from error
+
+
 def is_running(directory: Path) -> bool:
     """Whether some process holds the state directory."""
     with _opened(directory / "lock") as descriptor:
@@ -143,6 +163,15 @@ def module_environment(
         "EDGECLAVE_STATE": str(data),
         "EDGECLAVE_LISTEN": address,
     }
+
+
+def _running(directory: Path) -> ConfigurationError:
+    return ConfigurationError(
+        "simulator-running",
+        "a simulator is already running on this state directory",
+        where=str(directory),
+        advice="stop it, or name another directory with --state",
+    )
 
 
 @contextmanager

@@ -83,6 +83,20 @@ MIGRATIONS = (
         device_id TEXT NOT NULL, created TEXT NOT NULL, updated TEXT NOT NULL, version INTEGER NOT NULL
     )
     """,
+    # what edgeHub keeps while IoT Hub cannot be reached: messages, and what each side last saw of the other's twin
+    """
+    CREATE TABLE upstream (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, priority INTEGER NOT NULL, body BLOB NOT NULL,
+        properties TEXT NOT NULL, system TEXT NOT NULL, expires_ms INTEGER NOT NULL
+    );
+    CREATE INDEX upstream_in_order ON upstream (priority, id);
+    CREATE TABLE outage_twins (
+        device_id TEXT NOT NULL, module_id TEXT NOT NULL, section TEXT NOT NULL,
+        properties TEXT NOT NULL, version INTEGER NOT NULL, updated TEXT NOT NULL,
+        PRIMARY KEY (device_id, module_id, section),
+        FOREIGN KEY (device_id, module_id) REFERENCES identities ON DELETE CASCADE
+    )
+    """,
 )
 
 
@@ -97,13 +111,13 @@ class Store:
         """
         self.connection = open_database(path, MIGRATIONS)
         self._waiting: list[Outcome] = []
-        self._closed = False
+        self.closed = False
         self._scheduled = False
 
     def close(self) -> None:
         """Commits what is pending and closes."""
         self.commit()
-        self._closed = True
+        self.closed = True
         self.connection.close()
 
     @contextmanager
@@ -165,7 +179,7 @@ class Store:
     def commit(self) -> None:
         """Commits the current group now."""
         self._scheduled = False
-        if self._closed or not self.connection.in_transaction:
+        if self.closed or not self.connection.in_transaction:
             return
         try:
             self.connection.execute("COMMIT")

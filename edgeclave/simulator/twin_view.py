@@ -36,4 +36,5 @@ def twin_view(hub: EdgeHub, identity: HubIdentity) -> dict[str, Any]:
 
 
 def connection_state(hub: EdgeHub, identity: HubIdentity) -> str:
-    return "Connected" if hub.links.get(identity.name) is not None else "Disconnected"
+    connected = hub.links.get(identity.name) is not None and not hub.cut_off(identity.name)
+    return "Connected" if connected else "Disconnected"

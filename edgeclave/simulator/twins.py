@@ -1,4 +1,8 @@
-"""Device and module twins on disk: versions, etags, patches; tells listeners about desired changes after the commit."""
+"""Device and module twins on disk: versions, etags, patches; tells listeners about desired changes after the commit.
+
+While a device is cut off from IoT Hub each side sees the other's last known properties: the hub old reported ones, the
+device old desired ones. The table `outage_twins` holds those old sections, the twin itself what both sides wrote.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,8 @@ import json
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from edgeclave.edge.store import StoreError
 from edgeclave.simulator.hub_errors import HubError
@@ -25,6 +29,8 @@ from edgeclave.simulator.twin_document import (
     merge,
     without_metadata,
 )
+
+_SectionName = Literal["desired", "reported"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,7 @@ class Twins:
 
     `validators` may refuse new desired properties (edgeHub does so for bad routes) before anything is stored.
     `on_changed` hears of every change, `on_desired` of those of desired properties; both after the commit.
+    `cut_off` tells whether a device cannot reach the hub now.
     """
 
     def __init__(self, store: Store) -> None:
@@ -90,9 +97,42 @@ class Twins:
         self.validators: list[Callable[[IdentityName, Section], None]] = []
         self.on_desired: list[Callable[[DesiredChange], None]] = []
         self.on_changed: list[Callable[[IdentityName], None]] = []
+        self.cut_off: Callable[[IdentityName], bool] = lambda _name: False
 
     def get(self, name: IdentityName) -> Twin:
-        """Raises HubError 404."""
+        """As IoT Hub sees it. Raises HubError 404."""
+        return self._overlaid(self._both(name), "reported")
+
+    def at_edge(self, name: IdentityName) -> Twin:
+        """As the device sees it. Raises HubError 404."""
+        return self._overlaid(self._both(name), "desired")
+
+    def reconnect(self, device_id: str) -> None:
+        """Both sides of a device's twins see all again; listeners get the desired changes that it missed.
+
+        Raises:
+            StoreError: nothing has changed.
+        """
+        names = [
+            IdentityName(*row)
+            for row in self._store.connection.execute(
+                "SELECT DISTINCT device_id, module_id FROM outage_twins WHERE device_id = ?", (device_id,)
+            )
+        ]
+        changes = []
+        for name in names:
+            twin = self._both(name)
+            patch = difference(self.at_edge(name).desired, twin.desired)
+            if patch:
+                changes.append(DesiredChange(name, patch, twin.desired_version))
+        with self._store.write() as connection:
+            connection.execute("DELETE FROM outage_twins WHERE device_id = ?", (device_id,))
+            for change in changes:
+                self._announce_after_commit(change)
+            for name in names:  # conditions see their reported properties again
+                self._announce_change(name)
+
+    def _both(self, name: IdentityName) -> Twin:
         row = self._store.connection.execute(
             "SELECT * FROM twins WHERE device_id = ? AND module_id = ?", name
         ).fetchone()
@@ -116,10 +156,11 @@ class Twins:
         where = "properties.reported"
         clean = without_metadata(patch, where)
         check(clean, where)
-        twin = self.get(name)
+        twin = self._both(name)
         reported = merge(twin.reported, clean)
         check_size(reported, MAX_PROPERTIES_BYTES, where)
         with self._store.write() as connection:
+            self._keep_if_cut_off(twin, "reported")
             connection.execute(
                 "UPDATE twins SET reported = ?, reported_version = reported_version + 1, version = version + 1,"
                 " reported_updated = ? WHERE device_id = ? AND module_id = ?",
@@ -162,15 +203,45 @@ class Twins:
             return
         version = twin.desired_version + (1 if patch else 0)
         with self._store.write() as connection:
+            if patch:
+                self._keep_if_cut_off(twin, "desired")
             connection.execute(
                 "UPDATE twins SET desired = ?, tags = ?, desired_version = ?, etag = etag + 1, version = version + 1,"
                 " desired_updated = ? WHERE device_id = ? AND module_id = ?",
                 (dump(desired), dump(tags), version, _now() if patch else twin.desired_updated, *twin.name),
             )
-        if patch:
-            change = DesiredChange(twin.name, patch, version)
-            self._store.after_commit(lambda error: None if error else self._announce(change))
+        if patch and not self.cut_off(twin.name):
+            self._announce_after_commit(DesiredChange(twin.name, patch, version))
         self._announce_change(twin.name)
+
+    def _keep_if_cut_off(self, twin: Twin, section: _SectionName) -> None:
+        """What the other side last saw of a section that is about to change."""
+        if self.cut_off(twin.name):
+            with self._store.write() as connection:
+                connection.execute(
+                    "INSERT OR IGNORE INTO outage_twins VALUES (?, ?, ?, ?, ?, ?)",
+                    (
+                        *twin.name,
+                        section,
+                        dump(getattr(twin, section)),
+                        getattr(twin, f"{section}_version"),
+                        getattr(twin, f"{section}_updated"),
+                    ),
+                )
+
+    def _overlaid(self, twin: Twin, section: _SectionName) -> Twin:
+        row = self._store.connection.execute(
+            "SELECT properties, version, updated FROM outage_twins"
+            " WHERE device_id = ? AND module_id = ? AND section = ?",
+            (*twin.name, section),
+        ).fetchone()
+        if row is None:
+            return twin
+        kept = {section: json.loads(row["properties"]), f"{section}_version": row["version"]}
+        return replace(twin, **kept, **{f"{section}_updated": row["updated"]})
+
+    def _announce_after_commit(self, change: DesiredChange) -> None:
+        self._store.after_commit(lambda error: None if error else self._announce(change))
 
     def _announce_change(self, name: IdentityName) -> None:
         def settled(error: StoreError | None) -> None:

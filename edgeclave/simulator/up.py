@@ -91,7 +91,8 @@ async def up(template: Path, state: Path, seconds: float | None, report: Callabl
             )
             modules = content["$edgeAgent"]["properties.desired"]["modules"]
             report(Applied(str(manifest), list(modules)))
-            agent = Agent(simulator.state, deployment.folders, lambda event: report(_module(event)))
+            agent = Agent(simulator.state, simulator.hub, deployment.folders, lambda event: report(_module(event)))
+            simulator.workload.process_of = agent.process_of
             agent.start()
             try:
                 reason = await _end(seconds)

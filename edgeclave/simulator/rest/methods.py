@@ -9,6 +9,7 @@ from aiohttp import web
 
 from edgeclave.simulator.methods import DEFAULT_RESPONSE_SECONDS
 from edgeclave.simulator.rest.common import hub_of, target_of, typed_body
+from edgeclave.simulator.sas import SharedAccessSignature
 
 
 class _MethodBody(msgspec.Struct, rename="camel"):
@@ -31,5 +32,6 @@ async def _invoke(request: web.Request) -> web.Response:
         body.payload,
         response_seconds=body.response_timeout_in_seconds or DEFAULT_RESPONSE_SECONDS,
         connect_seconds=body.connect_timeout_in_seconds or 0,
+        from_device=not SharedAccessSignature.parse(request.headers.get("Authorization", "")).policy,
     )
     return web.json_response({"status": result.status, "payload": result.payload})

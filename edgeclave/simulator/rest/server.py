@@ -11,6 +11,8 @@ from edgeclave.edge.store import StoreError
 from edgeclave.simulator.hub_errors import HubError
 from edgeclave.simulator.iot_hub import IotHub
 from edgeclave.simulator.log import logger
+from edgeclave.simulator.mqtt import websocket
+from edgeclave.simulator.mqtt.server import MqttServer
 from edgeclave.simulator.rest import (
     bulk,
     commands,
@@ -33,8 +35,9 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class RestServer:
     """IoT Hub's service API and edgeHub's method API over HTTPS."""
 
-    def __init__(self, hub: IotHub, settings: Settings) -> None:
+    def __init__(self, hub: IotHub, settings: Settings, mqtt: MqttServer) -> None:
         self._hub = hub
+        self._mqtt = mqtt
         self._access = RestAccess(hub.edge, settings)
         self._runner: web.AppRunner | None = None
 
@@ -43,6 +46,7 @@ class RestServer:
         application[IOT_HUB] = self._hub
         for part in (deployments, configurations, twins, methods, commands, enrolments, bulk, identities):
             application.add_routes(part.routes())
+        application.add_routes([web.get(websocket.PATH, self._websocket)])
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port, ssl_context=context).start()
@@ -51,11 +55,15 @@ class RestServer:
         if self._runner is not None:
             await self._runner.cleanup()
 
+    async def _websocket(self, request: web.Request) -> web.StreamResponse:
+        return await websocket.serve(request, self._mqtt)
+
     @web.middleware
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Authorizes every request and turns every failure into IoT Hub's error form."""
         try:
-            self._access.check(request)
+            if request.path != websocket.PATH:  # MQTT brings its own credentials
+                self._access.check(request)
             return await handler(request)
         except HubError as error:
             if error.status in (401, 403):

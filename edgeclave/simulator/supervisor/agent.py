@@ -13,11 +13,12 @@ from typing import Any
 import msgspec
 
 from edgeclave.errors import ConfigurationError, EdgeclaveError
-from edgeclave.simulator.edge_hub import EDGE_AGENT
+from edgeclave.simulator.edge_hub import EDGE_AGENT, EdgeHub
 from edgeclave.simulator.identities import IdentityName
 from edgeclave.simulator.log import logger
 from edgeclave.simulator.state import SimulatorState, module_environment
-from edgeclave.simulator.supervisor.process import ModuleProcess, ModuleState
+from edgeclave.simulator.supervisor.agent_methods import AgentLink
+from edgeclave.simulator.supervisor.process import NEVER, ModuleProcess, ModuleState
 from edgeclave.simulator.supervisor.specification import ModuleSpecification, read_specifications
 from edgeclave.simulator.twin_document import Section, difference
 from edgeclave.simulator.twins import DesiredChange
@@ -41,13 +42,19 @@ class Agent:
     """Runs what the deployment asks for. `folders` maps images to source folders."""
 
     def __init__(
-        self, state: SimulatorState, folders: Mapping[str, Path], report: Callable[[ModuleEvent], None]
+        self,
+        state: SimulatorState,
+        hub: EdgeHub,
+        folders: Mapping[str, Path],
+        report: Callable[[ModuleEvent], None],
     ) -> None:
         self._state = state
+        self._links = hub.links
         self._folders = folders
         self._event = report
         self._name = IdentityName(state.settings.device_id, EDGE_AGENT)
         self._processes: dict[str, ModuleProcess] = {}
+        self._link = AgentLink(self._name, hub.methods, lambda: self._processes)
         self._not_started: dict[str, ModuleSpecification] = {}
         self._shown: dict[str, tuple[str, str]] = {}
         self._problem = ""
@@ -59,9 +66,12 @@ class Agent:
         self._state.twins.on_desired.append(self._desired_changed)
         self._wake.set()
         self._task = asyncio.create_task(self._reconcile_for_ever())
+        self._links.attach(self._name, self._link)
 
     async def stop(self) -> None:
         """Stops all modules, all at once."""
+        self._links.detach(self._name, self._link)
+        self._link.disconnect("edgeAgent stops")
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -72,6 +82,11 @@ class Agent:
     def processes(self) -> Mapping[str, ModuleProcess]:
         return self._processes
 
+    def process_of(self, module_id: str) -> int | None:
+        """The process id of a module that runs, or None."""
+        process = self._processes.get(module_id)
+        return process.pid if process is not None and process.state.runtime_status == "running" else None
+
     def _desired_changed(self, change: DesiredChange) -> None:
         if change.name == self._name:
             self._wake.set()
@@ -81,7 +96,7 @@ class Agent:
             await self._wake.wait()
             self._wake.clear()
             try:
-                await self._reconcile(read_specifications(self._state.twins.get(self._name).desired, self._folders))
+                await self._reconcile(read_specifications(self._state.twins.at_edge(self._name).desired, self._folders))
                 self._problem = ""
             except ConfigurationError as error:
                 self._problem = str(error)
@@ -102,6 +117,7 @@ class Agent:
             if module_id not in self._processes:
                 self._processes[module_id] = self._new_process(specification)
                 self._processes[module_id].start()
+                await self._processes[module_id].launched()  # in startupOrder, one after the other
 
     def _new_process(self, specification: ModuleSpecification) -> ModuleProcess:
         module_id, state = specification.module_id, self._state
@@ -127,7 +143,7 @@ class Agent:
         """Writes what changed into the reported properties and tells the listener."""
         modules = {module_id: _reported(p.specification, p.state) for module_id, p in self._processes.items()}
         modules |= {module_id: _reported(s, _not_started(s)) for module_id, s in self._not_started.items()}
-        twin = self._state.twins.get(self._name)
+        twin = self._state.twins.at_edge(self._name)
         report: Section = {
             "schemaVersion": SCHEMA_VERSION,
             "lastDesiredVersion": twin.desired_version,
@@ -171,13 +187,20 @@ def _reported(specification: ModuleSpecification, state: ModuleState) -> dict[st
         "version": specification.version,
         "status": "running" if specification.wanted else "stopped",
         "restartPolicy": specification.restart_policy,
+        "startupOrder": specification.startup_order,
+        "imagePullPolicy": "on-create",
         "settings": {"image": specification.image},
+        "env": {variable: {"value": value} for variable, value in specification.environment.items()},
     }
 
 
 def _emulated(name: str) -> dict[str, Any]:
     return {
         "type": "process",
+        "status": "running",
         "runtimeStatus": "running",
         "statusDescription": f"{name} of the simulator, {os.getpid()}",
+        "exitCode": 0,
+        "restartPolicy": "always",
+        "lastExitTimeUtc": NEVER,
     }

@@ -28,18 +28,20 @@ _TAIL_BYTES = 4096
 _INHERITED = ("PATH", "HOME", "LANG")
 _log = logger("supervisor")
 
+NEVER = "0001-01-01T00:00:00Z"  # edgeAgent's word for what has not happened
 RuntimeStatus = Literal["unknown", "running", "backoff", "stopped", "failed"]
 
 
 class ModuleState(msgspec.Struct, rename="camel"):
-    """As edgeAgent reports it. Times are ISO 8601, UTC; empty when it has not happened."""
+    """As edgeAgent reports it. Times are ISO 8601, UTC; `NEVER` when it has not happened."""
 
     runtime_status: RuntimeStatus = "unknown"
     status_description: str = ""
     exit_code: int = 0
     restart_count: int = 0
-    last_start_time_utc: str = ""
-    last_exit_time_utc: str = ""
+    last_start_time_utc: str = NEVER
+    last_restart_time_utc: str = NEVER
+    last_exit_time_utc: str = NEVER
 
 
 class ModuleProcess:
@@ -74,12 +76,18 @@ class ModuleProcess:
         self._changed = changed
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
+        self._launched = asyncio.Event()
 
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None else None
 
+    async def launched(self) -> None:
+        """Returns once its first process runs, or could not be made."""
+        await self._launched.wait()
+
     def start(self) -> None:
+        self._launched.clear()
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -122,6 +130,7 @@ class ModuleProcess:
             self._set("backoff", f"{reason}; starting again in {wait:g} s")
             await asyncio.sleep(wait)
             self.state.restart_count += 1
+            self.state.last_restart_time_utc = _now()
 
     async def _run_once(self) -> int:
         """The exit code; negative for a signal."""
@@ -150,6 +159,7 @@ class ModuleProcess:
             os.write(descriptor, f"cannot be started: {error.strerror}\n".encode())
             return 1
         finally:
+            self._launched.set()
             os.close(descriptor)
         self.state.last_start_time_utc = _now()
         self._set("running", "")

@@ -1,36 +1,45 @@
 """Workload API requests of one module: sign, encrypt, decrypt, certificates, trust bundles.
 
 The caller is who owns the socket: each module has its own, readable by this user only, and a request that names another
-module is refused with 403. Errors are `{"message": ...}`, as aziot-edged writes them.
+module is refused with 403. While the simulator itself runs a module, only that process and its children are served; a
+module that someone starts by hand is known by its user. Errors are `{"message": ...}`, as aziot-edged writes them, and
+as there a socket serves ten requests at once: one more is cut off without a reply.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
+import os
 import secrets
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+import psutil  # type: ignore[import-untyped]
 from aiohttp import web
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from edgeclave.simulator.edge_hub import EDGE_AGENT
 from edgeclave.simulator.identities import HubIdentity, Identities, IdentityName
 from edgeclave.simulator.log import logger
 from edgeclave.simulator.pki import MAX_LEAF_LIFETIME, Issued, Pki
 from edgeclave.simulator.sas import sign
 from edgeclave.simulator.settings import Settings
+from edgeclave.simulator.supervisor.process import NEVER
+from edgeclave.simulator.twins import Twins
 
 API_VERSIONS = frozenset(
     {"2018-06-28", "2019-01-30", "2019-10-22", "2019-11-05", "2020-07-07", "2020-10-10", "2021-12-07", "2022-08-03"}
 )
 MAX_REQUEST_BYTES = 1 << 20
+MAX_CONCURRENT_REQUESTS = 10  # of one socket, as aziot-edged has it
 _NONCE_BYTES = 12
 _UCRED = struct.Struct("3i")  # pid, uid, gid
 _log = logger("workload")
@@ -72,14 +81,17 @@ class _IdentityCertificate(msgspec.Struct):
 class WorkloadApi:
     """What every module's socket answers from."""
 
-    def __init__(self, identities: Identities, pki: Pki, settings: Settings) -> None:
+    def __init__(self, identities: Identities, twins: Twins, pki: Pki, settings: Settings) -> None:
+        """`process_of` is set by who runs modules: the process id of a module that runs here, or None."""
+        self.process_of: Callable[[str], int | None] = lambda _module_id: None
         self._identities = identities
+        self._twins = twins
         self._pki = pki
         self._settings = settings
 
     def application(self, owner: IdentityName, uid: int) -> web.Application:
         """The API on `owner`'s socket, for callers of this user id."""
-        guarded = _Guard(owner, uid)
+        guarded = _Guard(owner, uid, lambda: self.process_of(owner.module_id))
         application = web.Application(middlewares=[guarded.middleware], client_max_size=MAX_REQUEST_BYTES)
         module, generation = "/modules/{module}", "/modules/{module}/genid/{generation}"
         application.add_routes(
@@ -104,21 +116,9 @@ class WorkloadApi:
 
     async def _modules(self, _request: web.Request) -> web.Response:
         names = [identity.name.module_id for identity in self._identities.modules(self._settings.device_id)]
-        running = {"startTime": None, "exitStatus": None, "runtimeStatus": {"status": "running", "description": None}}
-        return web.json_response(
-            {
-                "modules": [
-                    {
-                        "id": name,
-                        "name": name.removeprefix("$"),
-                        "type": "process",
-                        "config": {"settings": {}, "env": []},
-                        "status": running,
-                    }
-                    for name in names
-                ]
-            }
-        )
+        agent = self._twins.at_edge(IdentityName(self._settings.device_id, EDGE_AGENT)).reported
+        reported = {**agent.get("modules", {}), **{f"${name}": m for name, m in agent.get("systemModules", {}).items()}}
+        return web.json_response({"modules": [_described(name, reported.get(name, {})) for name in names]})
 
     async def _sign(self, request: web.Request) -> web.Response:
         identity = self._caller(request)
@@ -184,12 +184,20 @@ class WorkloadApi:
 class _Guard:
     """Checks who is at the other end of the socket, and the API version, and tells errors as aziot-edged does."""
 
-    def __init__(self, owner: IdentityName, uid: int) -> None:
+    def __init__(self, owner: IdentityName, uid: int, process: Callable[[], int | None]) -> None:
         self._owner = owner
         self._uid = uid
+        self._process = process
+        self._active = 0
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        if self._active >= MAX_CONCURRENT_REQUESTS:
+            _log.warning("too many requests at once", module=self._owner.module_id, limit=MAX_CONCURRENT_REQUESTS)
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response(status=503)  # nobody is there to read it
+        self._active += 1
         try:
             self._check(request)
             return await handler(request)
@@ -201,18 +209,54 @@ class _Guard:
         except Exception:
             _log.exception("failed", module=self._owner.module_id, path=request.path[:256])
             return web.json_response({"message": "the simulator failed; its log says why"}, status=500)
+        finally:
+            self._active -= 1
 
     def _check(self, request: web.Request) -> None:
         peer = request.get_extra_info("socket")
-        _pid, uid, _gid = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        pid, uid, _gid = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         if uid != self._uid:
             raise _RefusedError(403, "this socket is for another user")
+        module_process = self._process()
+        if module_process is not None and pid != os.getpid() and not _belongs(pid, module_process):
+            raise _RefusedError(
+                403, f"the simulator runs {self._owner.module_id} itself, as process {module_process}; {pid} is not it"
+            )
         version = request.query.get("api-version", "")
         if version not in API_VERSIONS:
             raise _RefusedError(400, f"unknown api-version {version[:40]!r}")
         module = request.match_info.get("module")
         if module is not None and module != self._owner.module_id:
             raise _RefusedError(403, f"this socket belongs to {self._owner.module_id}")
+
+
+def _belongs(pid: int, module_process: int) -> bool:
+    """Whether a process is a module's own or one that it has started; modules lead a session of their own."""
+    with contextlib.suppress(OSError, psutil.Error):
+        return os.getsid(pid) == module_process or module_process in [
+            each.pid for each in psutil.Process(pid).parents()
+        ]
+    return False
+
+
+def _described(module_id: str, reported: dict[str, Any]) -> dict[str, Any]:
+    exited = reported.get("lastExitTimeUtc", NEVER)
+    return {
+        "id": module_id,
+        "name": module_id.removeprefix("$"),
+        "type": reported.get("type", "process"),
+        "config": {"settings": reported.get("settings", {}), "env": []},
+        "status": {
+            "startTime": reported.get("lastStartTimeUtc"),
+            "exitStatus": (
+                None if exited == NEVER else {"exitTime": exited, "statusCode": str(reported.get("exitCode", 0))}
+            ),
+            "runtimeStatus": {
+                "status": reported.get("runtimeStatus", "unknown"),
+                "description": reported.get("statusDescription"),
+            },
+        },
+    }
 
 
 async def _body(request: web.Request, kind: type[_Body], *, empty_allowed: bool = False) -> _Body:

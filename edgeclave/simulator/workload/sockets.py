@@ -65,7 +65,7 @@ class WorkloadSockets:
         if not identity.address or identity.name in self._runners:  # only modules that run have an address
             return
         path = socket_path(self._state, identity.name.module_id)
-        _make_private(path.parent)
+        make_private(path.parent)
         path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         mask = os.umask(0o177)
@@ -107,7 +107,7 @@ class WorkloadSockets:
         task.add_done_callback(self._tasks.discard)
 
 
-def _make_private(folder: Path) -> None:
+def make_private(folder: Path) -> None:
     """Makes the folder, mode 0700; someone else's folder of that name is refused, not used."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.lstat()

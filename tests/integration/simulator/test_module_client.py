@@ -207,3 +207,40 @@ async def test_a_deleted_module_is_disconnected(
             break
         await asyncio.sleep(0.1)
     assert not client.connected
+
+
+async def test_mqtt_over_websocket(simulator: SimulatorThread, connect: Any, arrivals: Any) -> None:
+    route(
+        simulator,
+        up="FROM /messages/modules/web/* INTO $upstream",
+        back='FROM /messages/modules/web/* INTO BrokeredEndpoint("/modules/web/inputs/i")',
+    )
+    got = arrivals()
+    client = await connect(simulator.environment("web"), on_message=got.put, websockets=True)
+    assert (await client.get_twin())["desired"] == {"$version": 1}
+    for body in (b"small", b"x" * 200_000):
+        await client.send_message_to_output(message_of(body), "out")
+        assert (await got.next()).data == body
+    assert [len(entry.body) for entry in upstream(simulator)] == [5, 200_000]
+
+
+async def test_an_outage_reaches_neither_methods_between_modules_nor_twin_reads(
+    simulator: SimulatorThread, connect: Any, registry: IoTHubRegistryManager
+) -> None:
+    server = await connect(simulator.environment("server"))
+
+    async def answer(request: Any) -> None:
+        await server.send_method_response(MethodResponse.create_from_method_request(request, 200, "here"))
+
+    server.on_method_request_received = answer
+    caller = await connect(simulator.environment("caller"))
+    simulator.call(lambda running: running.hub.upstream.set_online(False))
+    parameters = {"methodName": "x", "payload": None, "responseTimeoutInSeconds": 5, "connectTimeoutInSeconds": 5}
+    assert (await caller.invoke_method(parameters, "edge01", "server"))["payload"] == "here"
+    assert (await caller.get_twin())["reported"] == {"$version": 1}
+    with pytest.raises(Exception, match="Not Found"):
+        await asyncio.to_thread(
+            registry.invoke_device_module_method, "edge01", "server", CloudToDeviceMethod(method_name="x", payload=None)
+        )
+    module = await asyncio.to_thread(registry.get_module, "edge01", "server")
+    assert module.connection_state == "Disconnected"

@@ -1,0 +1,19 @@
+"""`edgeclave sim`: the local simulator of IoT Hub and IoT Edge, one file per group of commands."""
+
+from __future__ import annotations
+
+import typer
+
+from edgeclave.cli.sim import join, logs, messages, operate, status, up
+
+app = typer.Typer(help="The local simulator: IoT Hub and IoT Edge for unmodified Azure SDKs.")
+app.command("up")(up.up_command)
+app.command("status")(status.status_command)
+app.command("offline")(status.offline)
+app.command("logs")(logs.logs)
+app.add_typer(operate.twin, name="twin", no_args_is_help=True)
+app.command("method")(operate.method)
+app.command("monitor")(messages.monitor)
+app.command("send")(messages.send)
+app.command("env")(join.env)
+app.command("connection-string")(join.connection_string_command)

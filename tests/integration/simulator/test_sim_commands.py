@@ -1,0 +1,188 @@
+"""`edgeclave sim ...` as a person uses it, on two modules written only against the SDK's documentation."""
+
+import asyncio
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SOLUTION = Path(__file__).parents[2] / "fixtures" / "temperature_solution"
+
+
+class Commands:
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.up: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str) -> None:
+        self.up = subprocess.Popen(
+            self._line("up", str(SOLUTION / "deployment.template.json"), *options),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.until(lambda: self.status()["running"])
+
+    def stop(self) -> None:
+        if self.up is not None:
+            self.up.terminate()
+            self.up.wait(20)
+            self.up = None
+
+    def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            self._line(*arguments), input=stdin, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert "Traceback" not in done.stderr
+        return done
+
+    def read(self, *arguments: str) -> Any:
+        done = self.run(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def status(self) -> Any:
+        return json.loads(self.run("status", "--json").stdout)
+
+    def module(self, name: str) -> dict[str, Any]:
+        found = [each for each in self.status().get("modules", []) if each["moduleId"] == name]
+        return found[0] if found else {}
+
+    def reported(self, name: str) -> dict[str, Any]:
+        reported: dict[str, Any] = self.read("twin", "get", name)["properties"]["reported"]
+        return reported
+
+    @staticmethod
+    def until(true: Callable[[], object], seconds: float = 40) -> None:
+        end = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < end, "not in time"
+            time.sleep(0.3)
+
+    def _line(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "edgeclave", "sim", *arguments, "--state", str(self.state)]
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    made = Commands(tmp_path_factory.mktemp("commands") / "state")
+    made.start()
+    made.until(lambda: made.module("temperature_filter").get("connected"))
+    yield made
+    made.stop()
+
+
+@pytest.mark.timeout(180)
+def test_monitor_shows_decoded_messages_of_the_deployed_modules(commands: Commands) -> None:
+    done = commands.run("monitor", "--from", "earliest", "--count", "3", "--for", "40", "--json")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["module"] for event in events] == ["temperature_filter"] * 3, done.stderr
+    assert events[0]["body"]["machine"]["temperature"] == 26.0
+    assert events[0]["properties"] == {"MessageType": "Alert"}
+    assert "temperature_filter" in commands.run("monitor", "--from", "earliest", "--count", "1", "--for", "20").stdout
+
+
+def test_status_names_every_module(commands: Commands) -> None:
+    commands.until(lambda: commands.module("temperature_sensor").get("connected"))
+    status = commands.status()
+    assert (status["online"], status["deviceId"]) == (True, "edge01")
+    sensor = commands.module("temperature_sensor")
+    assert (sensor["status"], sensor["restartCount"]) == ("running", 0)
+    assert "temperature_sensor" in commands.run("status").stdout
+
+
+def test_twins_are_read_and_set(commands: Commands) -> None:
+    shown = json.loads(commands.run("twin", "set", "temperature_filter", '{"threshold": 24}').stdout)
+    assert shown["desired"]["threshold"] == 24
+    commands.until(lambda: commands.reported("temperature_filter").get("threshold") == 24)
+    tags = json.loads(commands.run("twin", "set", "edge01", '{"site": "a"}', "--tags").stdout)
+    assert tags["tags"] == {"site": "a"}
+    refused = commands.run("twin", "set", "temperature_filter", "{threshold")
+    assert (refused.returncode, "bad-json" in refused.stderr) == (1, True)
+    assert "refused-by-hub" in commands.run("twin", "get", "nobody").stderr
+
+
+def test_methods_are_called(commands: Commands) -> None:
+    answer = commands.read("method", "temperature_sensor", "reset", "--connect-timeout", "20")
+    assert answer == {"status": 200, "payload": {"temperature": 20.0}}
+    assert "refused-by-hub" in commands.run("method", "nobody", "reset").stderr
+
+
+def test_send_reaches_an_input(commands: Commands) -> None:
+    body = json.dumps({"machine": {"temperature": 5000}})
+    assert commands.run("send", "temperature_filter", "input1", "-", "-p", "a=b", stdin=body).returncode == 0
+    done = commands.run("monitor", "--from", "earliest", "--for", "4", "--json")
+    assert 5000 in [json.loads(line)["body"]["machine"]["temperature"] for line in done.stdout.splitlines()]
+    assert "not-found" in commands.run("send", "nobody", "i", "{}").stderr
+
+
+def test_logs_are_printed_and_followed(commands: Commands) -> None:
+    commands.until(lambda: commands.run("logs", "temperature_sensor").stdout.startswith("sent 21.0\n"))
+    assert len(commands.run("logs", "temperature_sensor", "--tail", "2").stdout.splitlines()) == 2
+    following = subprocess.Popen(
+        commands._line("logs", "temperature_sensor", "-f", "--tail", "0"), stdout=subprocess.PIPE, text=True
+    )
+    assert following.stdout is not None
+    assert following.stdout.readline().startswith("sent ")
+    following.terminate()
+    following.communicate()
+    assert "no-such-log" in commands.run("logs", "../lock").stderr
+
+
+@pytest.mark.timeout(180)
+def test_offline_is_an_outage_that_survives_a_restart(commands: Commands) -> None:
+    assert commands.run("offline", "on").returncode == 0
+    taken = commands.status()["events"]
+    commands.until(lambda: commands.status()["waitingUpstream"] > 2)
+    assert commands.module("temperature_sensor")["connected"]
+    assert "not connected" in commands.run("method", "temperature_sensor", "reset").stderr
+    commands.stop()
+    assert commands.run("status").returncode == 3
+    commands.start()
+    status = commands.status()
+    assert (status["online"], status["events"]) == (False, taken)
+    waiting = status["waitingUpstream"]
+    assert waiting > 2
+    commands.run("twin", "set", "temperature_filter", '{"threshold": 23}')  # a start deploys the template's again
+    assert commands.reported("temperature_filter")["threshold"] != 23
+    assert commands.run("offline", "off").returncode == 0
+    commands.until(lambda: commands.status()["waitingUpstream"] == 0)
+    assert commands.status()["events"] >= taken + waiting
+    commands.until(lambda: commands.reported("temperature_filter").get("threshold") == 23)
+
+
+def test_the_control_socket_is_private(commands: Commands) -> None:
+    from edgeclave.simulator.workload.sockets import runtime_folder
+
+    path = runtime_folder(commands.state) / "control"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.stat().st_uid == os.getuid()
+
+
+def test_fresh_starts_over_and_leaves_other_files_alone(tmp_path: Path) -> None:
+    commands = Commands(tmp_path / "state")
+    commands.start("--for", "1")
+    assert commands.up is not None
+    commands.up.wait(30)
+    (commands.state / "mine.txt").write_text("mine")
+    first = (commands.state / "pki/root-ca.pem").read_bytes()
+    commands.start("--fresh")
+    assert (commands.state / "pki/root-ca.pem").read_bytes() != first
+    assert (commands.state / "mine.txt").read_text() == "mine"
+    refused = commands.run("up", str(SOLUTION / "deployment.template.json"), "--fresh")
+    assert "simulator-running" in refused.stderr
+    commands.stop()
+
+
+async def test_fresh_in_a_folder_that_is_no_state_removes_nothing(tmp_path: Path) -> None:
+    from edgeclave.simulator.state import start_over
+
+    (tmp_path / "data").mkdir()
+    await asyncio.to_thread(start_over, tmp_path)
+    assert (tmp_path / "data").is_dir()
