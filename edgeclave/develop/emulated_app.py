@@ -60,6 +60,7 @@ class EmulatedApp:
         self._thread = threading.Thread(target=self._loop.run_forever, name="edgeclave-emulator", daemon=True)
         self._running: contextlib.AbstractAsyncContextManager[RunningApp] | None = None
         self._app: RunningApp | None = None
+        self._starting: asyncio.Task[Any] | None = None
 
     @classmethod
     def of_project(cls, folder: Path, keys: Path, *, state: Path | None = None) -> Self:
@@ -78,8 +79,8 @@ class EmulatedApp:
 
     def __enter__(self) -> Self:
         """Raises what `Device.run` raises."""
-        self._thread.start()
         try:
+            self._thread.start()
             self._wait(self._start())
         except BaseException:
             self._end_thread()
@@ -127,6 +128,7 @@ class EmulatedApp:
         self._wait(self._start())
 
     async def _start(self) -> None:
+        self._starting = asyncio.current_task()
         self._running = self._device.run(self._package, self._tell)
         self._app = await self._running.__aenter__()
 
@@ -134,6 +136,20 @@ class EmulatedApp:
         running, self._running, self._app = self._running, None, None
         if running is not None:
             await running.__aexit__(None, None, None)
+
+    async def _give_up(self) -> None:
+        """Ends what an interruption left: a start that goes on because its caller was gone before it could cancel it,
+        one that had just ended well, and whatever is still ending an enclave."""
+        starting = self._starting
+        if starting is not None:
+            if not starting.done() and not starting.cancelling():
+                starting.cancel()
+            await asyncio.wait({starting}, timeout=SECONDS_TO_END)
+            if self._app is not None:
+                await self._stop()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=SECONDS_TO_END)
 
     def _wait(self, work: Coroutine[Any, Any, _Value]) -> _Value:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -144,14 +160,7 @@ class EmulatedApp:
             raise
 
     def _end_thread(self) -> None:
-        self._wait(_others_end())
+        self._wait(self._give_up())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-
-async def _others_end() -> None:
-    """A start that was given up is still ending its enclave."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    if others:
-        await asyncio.wait(others, timeout=SECONDS_TO_END)

@@ -14,7 +14,7 @@ from edgeclave.edge.link import (
     Reply,
     Request,
 )
-from ta_runner.calls import CallRefused
+from ta_runner.calls import RETRY_SECONDS, CallRefused
 from ta_runner.reconciler import Reconciler
 from ta_runner.store import RunnerStore
 from ta_runner.trusted_app import TrustedApp
@@ -57,6 +57,13 @@ class RequestHandler:
 
     def _find(self, name: str) -> TrustedApp:
         app = self._reconciler.find(name)
+        if app is None and not self._reconciler.complete:
+            raise CallRefused(
+                "trusted-app-not-running",
+                f"{name} is not running: the twin of ta_runner was not read yet, or is wrong",
+                advice="repeat the call with the same call id; see ta_runner's reported properties",
+                retry_after=RETRY_SECONDS,
+            )
         if app is None:
             names = ", ".join(self._reconciler.wanted()) or "none"
             raise CallRefused(

@@ -28,7 +28,7 @@ class Reconciler:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._apps: dict[str, TrustedApp] = {}
-        self._desired = Desired()
+        self._desired = Desired(complete=False)  # nothing is known of the wish until the twin is read
         self._ending: set[asyncio.Future[None]] = set()
 
     @property
@@ -55,6 +55,11 @@ class Reconciler:
                 self._remove(name)
         self._forget_old_packages()
         self._host.changed()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the twin was read and names all that shall run."""
+        return self._desired.complete
 
     def find(self, name: str) -> TrustedApp | None:
         """A trusted application that the twin names, by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 from wasmtime import wat2wasm
 
@@ -383,3 +385,24 @@ def test_a_start_that_is_interrupted_leaves_nothing_running(package: Path, tmp_p
         check=False,
     )
     assert (done.stdout.strip(), done.returncode) == ("[] 1", 0), done.stderr
+
+
+@pytest.mark.parametrize("seconds", [pytest.param(0, id="at once"), pytest.param(2, id="when it has started")])
+def test_an_interruption_that_comes_before_anybody_waits_leaves_nothing_running(
+    package: Path, tmp_path: Path, keys: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    really = asyncio.run_coroutine_threadsafe
+    scheduled: list[object] = []
+
+    def interrupted(work: Any, loop: asyncio.AbstractEventLoop) -> Any:
+        scheduled.append(really(work, loop))
+        if len(scheduled) == 1:
+            time.sleep(seconds)
+            raise KeyboardInterrupt
+        return scheduled[-1]
+
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
+    before = {child.pid for child in psutil.Process().children()}
+    with pytest.raises(KeyboardInterrupt), EmulatedApp(package, device(tmp_path, keys)):
+        pass
+    assert {child.pid for child in psutil.Process().children()} <= before

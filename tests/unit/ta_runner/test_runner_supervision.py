@@ -11,6 +11,7 @@ import ta_runner.trusted_app
 from ta_runner.calls import CallRefused
 from ta_runner.delivery import Delivery
 from ta_runner.instance import Host
+from ta_runner.link_server import RequestHandler
 from ta_runner.metrics import RunnerMetrics
 from ta_runner.packages import PackageCache
 from ta_runner.reconciler import Reconciler
@@ -67,6 +68,24 @@ async def status(reconciler: Reconciler, state: str, code: str | None = None, na
 def kinds(store: RunnerStore) -> list[str]:
     rows = store.connection.execute("SELECT content_type FROM outbox ORDER BY id")
     return [row[0].removeprefix("application/edgeclave-").partition("+")[0] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "again"),
+    [
+        pytest.param(None, "trusted-app-not-running", True, id="before the twin is read"),
+        pytest.param({"trustedApps": 1}, "trusted-app-not-running", True, id="while the twin is wrong as a whole"),
+        pytest.param({"trustedApps": {}}, "unknown-trusted-app", False, id="when the twin does not name it"),
+    ],
+)
+async def test_a_caller_is_told_whether_to_come_again(
+    reconciler: Reconciler, store: RunnerStore, call_message: MakeCall, given: Any, code: str, again: bool
+) -> None:
+    if given is not None:
+        reconciler.apply(given)
+    with pytest.raises(CallRefused) as refused:
+        await RequestHandler(reconciler, store)(call_message())
+    assert (refused.value.code, refused.value.retry_after is not None) == (code, again)
 
 
 async def test_upgrade_closes_the_old_and_goes_on_with_its_state(
