@@ -36,6 +36,21 @@ async def start(
         )
 
 
+def follow(simulator: asyncio.subprocess.Process, log: Path) -> tuple[asyncio.Event, asyncio.Task[None]]:
+    """Keeps what `sim up --json` prints in `log`; the event is set once the deployment is applied."""
+    applied = asyncio.Event()
+
+    async def read() -> None:
+        assert simulator.stdout is not None
+        with log.open("ab", buffering=0) as file:
+            async for line in simulator.stdout:
+                file.write(line)
+                if json.loads(line)["event"] == "applied":
+                    applied.set()
+
+    return applied, asyncio.create_task(read())
+
+
 async def start_reader(prepared: Prepared, device: Device) -> asyncio.subprocess.Process:
     """`edgeclave consume` with the connection string in its environment, never in argv."""
     connection = await asyncio.to_thread(device.connection, "eventhub")

@@ -14,7 +14,7 @@ from typing import TypeVar
 from edgeclave.demo.device import Device
 from edgeclave.demo.load import burst
 from edgeclave.demo.prepare import Prepared
-from edgeclave.demo.processes import read_findings, start, start_reader, stop
+from edgeclave.demo.processes import follow, read_findings, start, start_reader, stop
 from edgeclave.demo.tally import Tally
 from edgeclave.errors import EdgeclaveError
 
@@ -60,17 +60,22 @@ async def run(prepared: Prepared, seconds: float, show: Show) -> Summary:
     started = time.monotonic()
     tally = Tally()
     device = Device(prepared.simulator_state)
+    log = prepared.folder / "simulator.log"
     simulator = await start(
-        ["sim", "up", str(prepared.template), "--state", str(prepared.simulator_state)],
-        log=prepared.folder / "simulator.log",
+        ["sim", "up", str(prepared.template), "--state", str(prepared.simulator_state), "--json"],
+        log=log,
         environment=prepared.environment(),
+        capture=True,
     )
+    applied, following = follow(simulator, log)
     reader: asyncio.subprocess.Process | None = None
     try:
         show(tally, {}, "Starting the simulator: IoT Hub, edgeHub, workload API")
         await _patiently(device.connect, simulator, "the simulator")
         show(tally, {}, "Starting the modules; ta_runner verifies, compiles and loads the trusted application")
-        await _patiently(lambda: device.set_source(VITALS), simulator, "the deployment")
+        # Not before: applying the deployment of a second run would take the source back again.
+        await _patiently(lambda: applied.is_set() or None, simulator, "the deployment")
+        await _patiently(lambda: device.set_source(VITALS), simulator, "sample_analytics")
         reader = await start_reader(prepared, device)
         reading = asyncio.create_task(read_findings(reader, tally))
         before = await _patiently(device.counters_once_running, simulator, "the trusted application")
@@ -82,6 +87,7 @@ async def run(prepared: Prepared, seconds: float, show: Show) -> Summary:
         await reading
     finally:
         await asyncio.gather(*(stop(process) for process in (reader, simulator) if process))
+        await following
     opened = tally.opened - opened_before
     return Summary(
         readings=counters["readings"],
@@ -145,4 +151,8 @@ async def _patiently(ask: Callable[[], Answer | None], simulator: asyncio.subpro
         if answer is not None:
             return answer
         await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
-    raise EdgeclaveError("demo-not-started", f"{what} did not start", advice="see the log files in .edgeclave/demo")
+    raise EdgeclaveError(
+        "demo-not-started",
+        f"{what} did not start",
+        advice="see the log files in the folder of the demo; remove it to begin anew",
+    )

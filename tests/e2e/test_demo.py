@@ -35,17 +35,18 @@ def load() -> Iterator[list[float]]:
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(240)
-def test_the_demo_ends_with_everything_opened_and_a_summary(tmp_path: Path) -> None:
-    with load() as samples:
-        done = edgeclave("demo", "--state", str(tmp_path / "demo"))
-    machine_is_busy = statistics.median(samples) > 40  # by other things: the burst takes a tenth of the time
+@pytest.mark.timeout(300)
+def test_the_demo_ends_with_everything_opened_and_a_summary_each_time(tmp_path: Path) -> None:
+    for run in ("first", "second"):
+        with load() as samples:
+            done = edgeclave("demo", "--state", str(tmp_path / "demo"))
+        machine_is_busy = statistics.median(samples) > 40  # by other things: the burst takes a tenth of the time
 
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "evidence: emulated" in done.stdout.splitlines()[-1]
-    summary = json.loads((tmp_path / "demo" / "summary.json").read_text())
-    assert summary["readings"] > 100
-    assert summary["sealed"] == summary["verified"] == summary["opened"] > 0
-    assert summary["anomalies"] >= 1 or machine_is_busy, "the burst of load was not noticed"
-    assert (summary["refused"], summary["duplicates"], summary["gaps"]) == (0, 0, 0)
-    assert summary["evidence_type"] == "emulated"
+        assert done.returncode == 0, run + done.stdout + done.stderr
+        assert "evidence: emulated" in done.stdout.splitlines()[-1]
+        summary = json.loads((tmp_path / "demo" / "summary.json").read_text())
+        assert summary["readings"] > 100, run
+        assert summary["sealed"] == summary["verified"] == summary["opened"] > 0
+        assert summary["anomalies"] >= 1 or machine_is_busy, "the burst of load was not noticed"
+        assert (summary["refused"], summary["duplicates"], summary["gaps"]) == (0, 0, 0)
+        assert summary["evidence_type"] == "emulated"
