@@ -52,13 +52,13 @@ def inspect(
 
 
 def _of_package(file: Path, package: Package, verified: VerifiedPackage) -> dict[str, Any]:
-    identity = verified.identity
+    identity, wasm = verified.identity, bytes(verified.wasm)
     return {
         "file": str(file),
         "digest": verified.digest,
         "size": file.stat().st_size,
         **_of_manifest(verified.manifest),
-        **_of_wasm(verified.wasm),
+        **_of_wasm(wasm),
         "identity": {
             "unique_id": identity.unique_id.hex(),
             "signer_id": identity.signer_id.hex(),
@@ -68,9 +68,7 @@ def _of_package(file: Path, package: Package, verified: VerifiedPackage) -> dict
         },
         "signer": [certificate.subject.rfc4514_string() for certificate in verified.chain],
         "annotations": dict(package.annotations),
-        "obstacles": _described(
-            *of_wasm(verified.wasm), *of_grants(verified.manifest, verified.wasm), *of_manifest(verified.manifest)
-        ),
+        "obstacles": _described(*of_wasm(wasm), *of_grants(verified.manifest, wasm), *of_manifest(verified.manifest)),
     }
 
 
