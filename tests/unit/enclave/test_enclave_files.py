@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,10 @@ CODE = b"code" * 1000
 
 
 @pytest.fixture
-def package(tmp_path: Path) -> Iterator[int]:
+def package(tmp_path: Path) -> int:
     data, _ = encode_package(b"wasm", b"signature", {})
     (tmp_path / "package.ta").write_bytes(data)
-    yield os.open(tmp_path / "package.ta", os.O_RDONLY)
+    return os.open(tmp_path / "package.ta", os.O_RDONLY)
 
 
 def test_code_that_is_finished_before_the_request_to_start_is_read(package: int) -> None:
