@@ -12,6 +12,7 @@ from rich.table import Table
 
 from bench import (
     call_path,
+    device_memory,
     enclave_call,
     enclave_memory,
     enclave_start,
@@ -30,6 +31,7 @@ BENCHES: tuple[Callable[[], list[Row]], ...] = (
     sealed_results.rows,
     enclave_start.rows,
     enclave_memory.rows,
+    device_memory.rows,
     outbox_drain.rows,
     evidence.rows,
     evidence_amd.rows,
