@@ -12,6 +12,7 @@ from rich.table import Table
 
 from bench import (
     call_path,
+    developer_loop,
     device_memory,
     enclave_call,
     enclave_memory,
@@ -30,6 +31,7 @@ BENCHES: tuple[Callable[[], list[Row]], ...] = (
     call_path.rows,
     sealed_results.rows,
     enclave_start.rows,
+    developer_loop.rows,
     enclave_memory.rows,
     device_memory.rows,
     outbox_drain.rows,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeclave.cli.ta.common import Json, Keys, print_lines
+from edgeclave.cli.ta.common import HERE, Json, Keys, print_lines
 from edgeclave.cose import sha256
 from edgeclave.develop.obstacles import Obstacle, of_grants, of_manifest, of_wasm
 from edgeclave.develop.project import Project, read_wasm
@@ -26,7 +26,9 @@ WASM_SUFFIX = ".wasm"
 
 
 def inspect(
-    target: Annotated[Path, typer.Argument(metavar="FILE.ta|FILE.wasm|DIR", help="A package, its code, or a project.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="FILE.ta|FILE.wasm|DIR", help="A package, its code, or a project [here].")
+    ] = HERE,
     keys: Keys = DEFAULT_FOLDER,
     as_json: Json = False,
 ) -> None:
