@@ -47,7 +47,9 @@ def check(
     try:
         usual = [path for pattern in _USUAL for path in sorted(Path().glob(pattern))]
         files = templates or usual or [Path("deployment.template.json")]
-        findings = [finding for file in files for finding in check_deployment(file, platform=platform)]
+        # once each: a module.json that several of them use has its findings in all of them
+        found = dict.fromkeys(each for file in files for each in check_deployment(file, platform=platform))
+        findings = list(found)
     except ConfigurationError as error:
         show_error(error)
         raise typer.Exit(NOT_READABLE) from error

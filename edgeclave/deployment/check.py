@@ -14,11 +14,12 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from edgeclave.deployment import located_json, twin_limits
+from edgeclave.deployment.conditions import parse
 from edgeclave.deployment.document import nearest, suggestion
 from edgeclave.deployment.findings import UNDEFINED, Finding, Report
 from edgeclave.deployment.images import DEFAULT_PLATFORM, MODULES_FOLDER, Images
@@ -34,6 +35,7 @@ from edgeclave.deployment.manifest import (
     name_of,
 )
 from edgeclave.deployment.route_checks import check_hub
+from edgeclave.deployment.structure import check_value
 from edgeclave.deployment.twin_checks import (
     check_known_twin,
     check_policy_names,
@@ -50,11 +52,10 @@ ENV_FILE = ".env"
 MODULES_CONTENT = "modulesContent"
 _VERSION_KEY = "$schema-template"
 _TOP = (MODULES_CONTENT, _VERSION_KEY, "$schema")
-# What a configuration of IoT Hub has besides its content, as `az iot edge deployment show` prints it.
 _TOP_OF_LAYER = (
     "content",
-    "$schema",
     _VERSION_KEY,
+    "$schema",
     "id",
     "schemaVersion",
     "labels",
@@ -62,6 +63,16 @@ _TOP_OF_LAYER = (
     "priority",
     "metrics",
 )
+
+
+class _Targeting(msgspec.Struct, rename="camel"):
+    """What a configuration of IoT Hub has besides its content, as `az iot edge deployment show` prints it."""
+
+    id: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9\-:+%_#*?!(),=@;]{1,128}\Z")]
+    target_condition: str
+    priority: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+    labels: dict[str, str]
+    metrics: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -207,6 +218,8 @@ def _check_document(document: Any, report: Report) -> None:
     for name in top:
         if name not in known:
             report.error((name,), f"the name {name!r} is not known here", suggestion(name, known))
+    if layered:
+        _check_targeting(top, report)
     path: twin_limits.Path = ("content", MODULES_CONTENT) if layered else (MODULES_CONTENT,)
     holder = expect_object(top["content"], ("content",), report) if layered else top
     if MODULES_CONTENT not in holder:
@@ -216,6 +229,16 @@ def _check_document(document: Any, report: Report) -> None:
             report.error(path[:-1], f"{MODULES_CONTENT!r} is missing", f"did you mean {MODULES_CONTENT!r}?")
         return
     check_content(expect_object(holder[MODULES_CONTENT], path, report), path, report, layered=layered)
+
+
+def _check_targeting(top: dict[str, Any], report: Report) -> None:
+    for field in msgspec.structs.fields(_Targeting):
+        if field.encode_name in top:
+            check_value(top[field.encode_name], field.type, (field.encode_name,), report)
+    condition = top.get("targetCondition")
+    if isinstance(condition, str) and condition.strip() not in ("", "*"):
+        with report.catching(("targetCondition",)):
+            parse(condition)
 
 
 def check_content(content: dict[str, Any], path: twin_limits.Path, report: Report, *, layered: bool) -> None:
