@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeclave.deployment.check import MODULES_CONTENT, Examined, examine
+from edgeclave.deployment.check import Examined, examine
+from edgeclave.deployment.content import MODULES_CONTENT
 from edgeclave.deployment.findings import UNDEFINED, Finding
 from edgeclave.deployment.images import DEFAULT_PLATFORM
 from edgeclave.deployment.manifest import EDGE_AGENT, minified
