@@ -91,7 +91,6 @@ class Images:
             raise ConfigurationError(
                 "no-such-platform",
                 f"{match[0]} wants platform {platform!r}, which the module does not have",
-                where=str(folder / MODULE_FILE),
                 advice=f"{folder / MODULE_FILE} has {', '.join(module.image.tag.platforms) or 'none'}",
             )
         image = f"{module.image.repository}:{module.image.tag.version}-{platform}"

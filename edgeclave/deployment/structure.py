@@ -16,6 +16,7 @@ _PLACE = re.compile(r" - at `\$(?P<path>[^`]*)`$")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 _EXPECTED = re.compile(r"Expected `(?P<wanted>[a-z]+)(?: \| null)?`, got `(?P<given>[a-z]+)`")
 _ENUM = re.compile(r"Invalid enum value '(?P<given>.*)'", re.DOTALL)
+_LIMITED = re.compile(r"Expected `(?P<wanted>[a-z]+)(?: \| null)?` (?P<limit>.*)", re.DOTALL)
 _KINDS = {
     "object": "an object",
     "array": "an array",
@@ -87,7 +88,16 @@ def _explained(message: str, kind: Any) -> tuple[str, str]:
         choices = _choices(kind)
         near = nearest(match["given"], choices)
         return f"{match['given']!r} is none of {', '.join(choices)}", f"did you mean {near!r}?" if near else ""
+    if match := _LIMITED.fullmatch(message):
+        return f"must be {_described(kind) or _KINDS.get(match['wanted'], match['wanted']) + ' ' + match['limit']}", ""
     return message[:1].lower() + message[1:], ""
+
+
+def _described(kind: Any) -> str:
+    """What the type itself says of its form."""
+    return next(
+        (part.description for part in get_args(kind) if isinstance(part, msgspec.Meta) and part.description), ""
+    )
 
 
 def _choices(kind: Any) -> list[str]:
