@@ -10,8 +10,8 @@ import pytest
 
 from edgeclave.deployment import generate
 from edgeclave.deployment.known_modules import ENDS, SAMPLE_ANALYTICS, TA_RUNNER
+from tests.fixtures.deployment_solution import ROOT
 
-ROOT = Path(__file__).parents[3]
 MODULES = ("ta_runner", "enclave_broker", "sample_analytics")
 DEVICES = {
     "sgx": ["/dev/sgx_enclave", "/dev/sgx_provision"],
