@@ -97,6 +97,13 @@ def test_every_template_has_images_for_every_platform(solution: Path, platform: 
         assert all(image.endswith(f"-{platform}") for image in deployment.folders)
 
 
+def test_the_page_names_every_layer_and_its_devices() -> None:
+    page = (ROOT / "docs/deployment.md").read_text()
+    for path in ROOT.glob("deployments/*.template.json"):
+        name = path.name.removesuffix(".template.json")
+        assert f"| `{name}` | `{template(f'deployments/{path.name}')['targetCondition']}` |" in page
+
+
 def test_inputs_and_outputs_are_those_of_the_modules() -> None:
     from sample_analytics.sources.input import INPUT_NAME
     from ta_runner.delivery import EVIDENCE_OUTPUT
