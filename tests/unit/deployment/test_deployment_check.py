@@ -232,6 +232,21 @@ def test_a_typo_in_a_layer(solution: Path, layer: str, right: str, wrong: str, c
     assert abs(finding.line - line) <= 1  # 'modulesContent' is missing in `content`, which begins a line before
 
 
+def test_a_layer_at_the_top_of_the_file(solution: Path) -> None:
+    path = solution / "deployments/tee-sgx.template.json"
+    path.write_text(json.dumps(json.loads(path.read_text())["content"], indent=2))
+    said = [finding.what + finding.advice for finding in check_deployment(path, environment=NO_ENVIRONMENT)]
+    assert any('into "content"' in each for each in said)
+
+
+@pytest.mark.parametrize(("right", "wrong"), [('"$edgeHub"', '"edgeHub"'), ('"$edgeAgent"', '"$edgeagent"')])
+def test_a_misspelt_system_module(solution: Path, right: str, wrong: str) -> None:
+    path, _line = mistyped(solution, right, wrong)
+    (finding,) = [each for each in check_deployment(path, environment=NO_ENVIRONMENT) if right[1:-1] in each.what]
+    assert f"{right[1:-1]}' is missing" in finding.what
+    assert wrong[1:-1] in finding.advice
+
+
 def test_a_layer_gives_parts_of_an_entry(solution: Path) -> None:
     path = solution / "deployments/second-trusted-app.template.json"
     document = json.loads(path.read_text())
