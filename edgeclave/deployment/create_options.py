@@ -1,10 +1,13 @@
-"""createOptions: objects in the template, strings of at most 512 characters in the manifest."""
+"""createOptions: objects in the template, strings of at most 512 characters in the manifest; checked in both forms."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
+from edgeclave.deployment.container_options import ContainerOptions, canonical
+from edgeclave.deployment.document import convert
 from edgeclave.errors import ConfigurationError
 
 NAME = "createOptions"
@@ -19,31 +22,44 @@ def minify(settings: dict[str, Any], where: str) -> dict[str, Any]:
     Raises:
         ConfigurationError: `bad-create-options`.
     """
-    parts = [settings[key] for key in KEYS if key in settings]
-    if not parts:
+    if not any(key in settings for key in KEYS):
         return settings
     place = f"{where}.{NAME}"
     rest = {key: value for key, value in settings.items() if key not in KEYS}
-    if len(parts) == 1 and isinstance(parts[0], dict):
-        text = json.dumps(parts[0], separators=(",", ":"))
-    elif all(isinstance(part, str) for part in parts):
-        text = "".join(parts)
-        _check_text(text, place)
-    else:
-        raise _bad("must be an object, or a string that holds one", place)
+    text = json.dumps(read(settings, where), separators=(",", ":"))
     chunks = [text[start : start + CHUNK_CHARACTERS] for start in range(0, len(text), CHUNK_CHARACTERS)]
     if len(chunks) > MAX_CHUNKS:
         raise _bad(f"has {len(text)} characters, the limit is {CHUNK_CHARACTERS * MAX_CHUNKS}", place)
     return {**rest, **dict(zip(KEYS, chunks, strict=False))}
 
 
-def _check_text(text: str, where: str) -> None:
+def read(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Docker's options as one object, whether they were written as an object or as strings; empty without any.
+
+    Raises:
+        ConfigurationError: `bad-create-options` naming the field.
+    """
+    place = f"{where}.{NAME}"
+    parts = [settings[key] for key in KEYS if key in settings]
+    if len(parts) == 1 and isinstance(parts[0], dict):
+        options: dict[str, Any] = parts[0]
+    elif all(isinstance(part, str) for part in parts):
+        options = _parsed("".join(parts), place)
+    else:
+        raise _bad("must be an object, or a string that holds one", place)
+    options = canonical(options)
+    convert(options, ContainerOptions, place, code="bad-create-options")
+    return options
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text) if text else {}
     except ValueError as error:
         raise _bad(f"is a string that does not hold JSON: {error}", where) from error
     if not isinstance(value, dict):
         raise _bad("is a string that does not hold an object", where)
+    return value
 
 
 def _bad(what: str, where: str) -> ConfigurationError:

@@ -17,6 +17,7 @@ from edgeclave.simulator.log import LOGGER_NAME
 from edgeclave.simulator.service_client import ApplyDeployment, carry_out
 from edgeclave.simulator.simulator import Simulator
 from edgeclave.simulator.supervisor.agent import Agent, ModuleEvent
+from edgeclave.simulator.supervisor.process import ProcessHost
 
 LOG_FILE = "simulator.log"
 
@@ -91,8 +92,9 @@ async def up(template: Path, state: Path, seconds: float | None, report: Callabl
             )
             modules = content["$edgeAgent"]["properties.desired"]["modules"]
             report(Applied(str(manifest), list(modules)))
-            agent = Agent(simulator.state, simulator.hub, deployment.folders, lambda event: report(_module(event)))
-            simulator.workload.process_of = agent.process_of
+            host = ProcessHost(simulator.state, deployment.folders)
+            agent = Agent(simulator.state, simulator.hub, host, lambda event: report(_module(event)))
+            simulator.workload.program_of = agent.program_of
             agent.start()
             try:
                 reason = await _end(seconds)
