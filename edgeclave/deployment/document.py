@@ -6,18 +6,15 @@ import difflib
 import json
 import re
 from collections.abc import Iterable
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
 from edgeclave.errors import ConfigurationError
 
-MAX_SHOWN_NAMES = 30  # more would hide what was wrong
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 _UNKNOWN_FIELD = re.compile(r"contains unknown field `(?P<field>[^`]*)`")
 _PLACE = re.compile(r" - at `\$(?P<path>[^`]*)`$")
-_STEP = re.compile(r"\.[^.\[]+|\[[^\]]*\]")
 
 
 def read_json(text: str, where: str) -> Any:
@@ -41,27 +38,27 @@ def read_json(text: str, where: str) -> Any:
         raise ConfigurationError("bad-json", "is nested too deeply", where=where) from error
 
 
-def convert(value: object, kind: type[Kind], where: str, *, code: str = "bad-deployment") -> Kind:
+def convert(value: object, kind: type[Kind], where: str) -> Kind:
     """The value as a struct.
 
     Raises:
-        ConfigurationError: `code`, naming the field.
+        ConfigurationError: `bad-deployment` naming the field.
     """
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         message = str(error)
-        path = ""
+        place = where
         if match := _PLACE.search(message):
-            path, message = match["path"], message[: match.start()]
+            place, message = where + match["path"], message[: match.start()]
         advice = ""
         if match := _UNKNOWN_FIELD.search(message):
+            known = [field.encode_name for field in msgspec.structs.fields(kind)]
             message = f"the name {match['field']!r} is not known here"
-            advice = suggestion(match["field"], field_types(_type_at(kind, path)))
+            advice = suggestion(match["field"], known)
         elif "enum value" in message:
-            parent, _, name = path.rpartition(".")
-            advice = f"use one of {', '.join(map(str, _choices(field_types(_type_at(kind, parent)).get(name))))}"
-        raise ConfigurationError(code, message, where=where + path, advice=advice) from error
+            advice = _choices(kind, place.rpartition(".")[2])
+        raise bad(message, place, advice=advice) from error
 
 
 def expect_object(value: object, where: str) -> dict[str, Any]:
@@ -82,40 +79,16 @@ def require(value: dict[str, Any], name: str, where: str) -> Any:
 def suggestion(given: str, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(given, known, 1)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"known here: {', '.join(known)}" if len(known) <= MAX_SHOWN_NAMES else "remove it"
+    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
 
 
 def bad(what: str, where: str, *, advice: str = "") -> ConfigurationError:
     return ConfigurationError("bad-deployment", what, where=where, advice=advice)
 
 
-def _type_at(kind: Any, path: str) -> Any:
-    """The type of what stands at a path as msgspec writes it: `.name`, `[0]` and `[...]`."""
-    for name in _STEP.findall(path):
-        if name.startswith("["):
-            kind = next((get_args(each)[-1] for each in alternatives(kind) if get_args(each)), None)
-        else:
-            kind = field_types(kind).get(name[1:])
-    return kind
-
-
-def field_types(kind: Any) -> dict[str, Any]:
-    """Names and types of a struct's fields as they stand in JSON; empty for what is no struct."""
-    for each in alternatives(kind):
-        if isinstance(each, type) and issubclass(each, msgspec.Struct):
-            return {field.encode_name: field.type for field in msgspec.structs.fields(each)}
-    return {}
-
-
-def alternatives(kind: Any) -> tuple[Any, ...]:
-    """The members of a union, or the type itself."""
-    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-
-
-def _choices(kind: Any) -> tuple[Any, ...]:
-    return next((get_args(each) for each in alternatives(kind) if get_origin(each) is Literal), ())
+def _choices(kind: type[msgspec.Struct], name: str) -> str:
+    fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+    return f"use one of {', '.join(map(str, get_args(fields.get(name))))}"
 
 
 def _object(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:

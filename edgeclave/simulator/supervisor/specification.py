@@ -71,7 +71,7 @@ def _read(name: str, value: object, registries: list[Registry], place: str) -> M
         settings.version or "",
         {variable: _text(entry.get("value", "")) for variable, entry in settings.env.items()},
         settings.startup_order,
-        create_options.read(settings.settings, f"{place}.settings"),
+        create_options.read(settings.settings),
         settings.image_pull_policy,
         next((each for each in registries if image.startswith(f"{each.address}/")), None),
     )
