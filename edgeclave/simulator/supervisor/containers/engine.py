@@ -1,7 +1,7 @@
 """The Docker engine of this machine through the `docker` SDK, without blocking the event loop.
 
-The SDK is synchronous. Its calls run in threads that end with this process: whoever is interrupted in a build that takes
-minutes is not kept waiting for it.
+The SDK is synchronous. Its calls run in threads that end with this process: whoever is interrupted in a build that
+takes minutes is not kept waiting for it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ADVICE = {  # what an engine says -> what a person can do
     r"is already in use by container": "remove that container, or rename it",
     r"permission denied": "check who may use the files that its createOptions mount",
     r"(bind source path does not exist|no such file or directory)": "check the paths that its createOptions mount",
-    r"no such device|error gathering device information": "this machine has no such device: see Devices in createOptions",
+    r"no such device|error gathering device information": "see Devices in createOptions: this machine has none like it",
     r"memory limit": "give it more Memory in createOptions",
     r"cannot allocate memory": "stop what needs the machine's memory",
     r"exec format error": "the image is for another architecture than this machine's",
@@ -43,7 +43,7 @@ class Engine:
     """Made by `connect`. Methods are called on the event loop."""
 
     def __init__(self, client: APIClient, architecture: str) -> None:
-        self._client = client
+        self.client = client
         self.architecture = architecture
 
     @classmethod
@@ -88,7 +88,7 @@ class Engine:
         from requests.exceptions import RequestException
 
         try:
-            return work(self._client)
+            return work(self.client)
         except NotFound as error:
             raise NoSuchThing(f"the engine cannot {doing}: {error.explanation}") from error
         except APIError as error:
@@ -101,7 +101,7 @@ class Engine:
             ) from error
 
     def close(self) -> None:
-        self._client.close()
+        self.client.close()
 
 
 class NoSuchThing(EngineError):  # noqa: N818 - what it says, not that it is wrong
@@ -134,7 +134,7 @@ async def in_thread(work: Callable[[], Result]) -> Result:
         result, failure = None, None
         try:
             result = work()
-        except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits
+        except BaseException as error:  # raised where somebody waits
             failure = error
         with contextlib.suppress(RuntimeError):  # the loop is gone
             loop.call_soon_threadsafe(settle, result, failure)
