@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 CALL_SECONDS = 60  # for an answer, beside builds, pulls and logs
 _ADVICE = {  # what an engine says -> what a person can do
+    r"invalid reference format": "check the image's name: a variable in it may not be defined",
     r"no space left on device": "free space on the engine's disk: `docker system df` shows what takes it",
     r"address pool": "remove networks that nobody uses: `docker network prune`",
     r"port is already allocated|address already in use": "stop what uses the port, or change PortBindings",
