@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -223,56 +224,52 @@ async def test_output_that_goes_elsewhere_is_not_missed(device: Running, base_im
     assert "keeps the output elsewhere" in log(device, "m")
 
 
-@pytest.mark.parametrize(
-    ("module", "status", "says"),
-    [
-        pytest.param({"image": "127.0.0.1:9/no/such:1"}, "backoff", "registry's address", id="a registry that is down"),
-        pytest.param({"image": "no such name"}, "backoff", "check the image's name", id="a name that is none"),
-        pytest.param(
-            {"image": "edgeclave-test/nothing:1", "imagePullPolicy": "never"},
-            "failed",
-            "imagePullPolicy is never",
-            id="an image that must not be pulled",
-        ),
-        pytest.param(
-            {"createOptions": python(IDLE, Mounts=[{"Type": "bind", "Source": "/no/such/folder", "Target": "/x"}])},
-            "backoff",
-            "check the paths that its createOptions mount",
-            id="a folder that is not there",
-        ),
-        pytest.param(
-            {"createOptions": python(IDLE, Devices=[{"PathOnHost": "/dev/no-tee", "PathInContainer": "/dev/t"}])},
-            "backoff",
-            "see Devices in createOptions",
-            id="a device that is not there",
-        ),
-        pytest.param(
-            {"createOptions": python(IDLE, PortBindings={"1/tcp": [{"HostIp": "127.0.0.1", "HostPort": "2375"}]})},
-            "backoff",
-            "change PortBindings",
-            id="a port that is taken",
-        ),
-        pytest.param(
-            {"createOptions": {"Entrypoint": ["/no/such/program"]}}, "backoff", "no such file", id="no such program"
-        ),
-        pytest.param({"createOptions": python(IDLE, Memory=1)}, "backoff", "Memory", id="too little memory"),
-        pytest.param({"createOptions": python(IDLE, NetworkMode="host")}, "backoff", "host", id="conflicting networks"),
-    ],
-)
+_listener = socket.create_server(("127.0.0.1", 0))
+_taken = {"1/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(_listener.getsockname()[1])}]}
+NOT_STARTED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "registry-down": ({"image": "127.0.0.1:9/no/such:1"}, "backoff", "registry's address"),
+    "no-image-name": ({"image": "no such name"}, "backoff", "check the image's name"),
+    "not-to-be-pulled": (
+        {"image": "edgeclave-test/nothing:1", "imagePullPolicy": "never"},
+        "failed",
+        "imagePullPolicy is never",
+    ),
+    "no-such-folder": (
+        {"createOptions": python(IDLE, Mounts=[{"Type": "bind", "Source": "/no/such/folder", "Target": "/x"}])},
+        "backoff",
+        "check the paths that its createOptions mount",
+    ),
+    "no-such-device": (
+        {"createOptions": python(IDLE, Devices=[{"PathOnHost": "/dev/no-tee", "PathInContainer": "/dev/t"}])},
+        "backoff",
+        "see Devices in createOptions",
+    ),
+    "port-taken": (
+        {"createOptions": {**python(IDLE, PortBindings=_taken), "ExposedPorts": {"1/tcp": {}}}},
+        "backoff",
+        "change PortBindings",
+    ),
+    "no-such-program": ({"createOptions": {"Entrypoint": ["/no/such/program"]}}, "backoff", "no such file"),
+    "little-memory": ({"createOptions": python(IDLE, Memory=1)}, "backoff", "more Memory in createOptions"),
+    "two-networks": ({"createOptions": python(IDLE, NetworkMode="host")}, "failed", '"host": {}'),
+}
+
+
 async def test_what_cannot_start_is_told_by_name_while_the_rest_runs(
-    device: Running, base_image: str, state: Path, module: dict[str, Any], status: str, says: str
+    device: Running, base_image: str, state: Path
 ) -> None:
-    listener = await asyncio.start_server(lambda _r, w: w.close(), "127.0.0.1", 2375)
-    wrong = {"image": base_image, "createOptions": python(IDLE), "startupOrder": 1, **module}
-    device.deploy(wrong=wrong, right={"image": base_image, "createOptions": python(IDLE), "startupOrder": 2})
-    await eventually(lambda: device.module("wrong").get("runtimeStatus") == status, SECONDS)
-    assert says in device.module("wrong")["statusDescription"]
-    await device.runs("right", seconds=SECONDS)
-    assert log(device, "wrong")
-    await eventually(lambda: device.pids()["wrong"] is None)
+    usual = {"image": base_image, "createOptions": python(IDLE)}
+    wrong = {name: {**usual, "startupOrder": 1, **module} for name, (module, _, _) in NOT_STARTED.items()}
+    device.deploy(**wrong, right={**usual, "startupOrder": 2})
+    await device.runs("right", seconds=2 * SECONDS)
+    for name, (_, status, says) in NOT_STARTED.items():
+        shown = device.module(name)
+        assert says in shown["statusDescription"], name
+        assert shown["runtimeStatus"] == status, name
+        assert shown["lastStartTimeUtc"].startswith("0001"), name
+        assert log(device, name), name
     running = [each for each in ours(state) if docker("inspect", "--format", "{{.State.Running}}", each) == "true"]
     assert len(running) == 1
-    listener.close()
 
 
 async def test_a_name_that_another_container_has_is_not_taken_from_it(
