@@ -7,16 +7,20 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
 
-from edgeclave.deployment import generate
+from edgeclave.deployment import Deployment, generate
 from edgeclave.simulator.log import LOGGER_NAME
 from edgeclave.simulator.service_client import ApplyDeployment, carry_out
 from edgeclave.simulator.simulator import Simulator
 from edgeclave.simulator.supervisor.agent import Agent, ModuleEvent
+from edgeclave.simulator.supervisor.containers.engine import Engine
+from edgeclave.simulator.supervisor.containers.host import ContainerHost
+from edgeclave.simulator.supervisor.process import ProcessHost
+from edgeclave.simulator.supervisor.program import ModuleHost
 
 LOG_FILE = "simulator.log"
 
@@ -53,24 +57,34 @@ class ModuleChanged(msgspec.Struct, tag_field="event", tag="module"):
     log: str
 
 
+class Progress(msgspec.Struct, tag_field="event", tag="progress"):
+    """Something that takes a while before a module can start."""
+
+    module: str
+    text: str
+
+
 class Stopped(msgspec.Struct, tag_field="event", tag="stopped"):
     """Everything ended in order."""
 
     reason: str
 
 
-Event = Started | Note | Applied | ModuleChanged | Stopped
+Event = Started | Note | Applied | Progress | ModuleChanged | Stopped
+Report = Callable[[Event], None]
 
 
-async def up(template: Path, state: Path, seconds: float | None, report: Callable[[Event], None]) -> None:
+async def up(template: Path, state: Path, seconds: float | None, report: Report, *, containers: bool = False) -> None:
     """Runs until a signal or the end of the time, and stops in order.
 
     Raises:
-        ConfigurationError: the template, the state directory, or what the hub refuses.
+        ConfigurationError: the template, the state directory, the container engine, or what the hub refuses.
+        EngineError: what the container engine cannot do.
     """
     deployment = generate(template)  # before anything starts: most mistakes are here
+    engine = await Engine.connect() if containers else None
     with _logging_to(state):
-        async with Simulator.running(state) as simulator:
+        async with Simulator.running(state) as simulator, AsyncExitStack() as stack:
             report(
                 Started(
                     str(state),
@@ -91,14 +105,31 @@ async def up(template: Path, state: Path, seconds: float | None, report: Callabl
             )
             modules = content["$edgeAgent"]["properties.desired"]["modules"]
             report(Applied(str(manifest), list(modules)))
-            agent = Agent(simulator.state, simulator.hub, deployment.folders, lambda event: report(_module(event)))
-            simulator.workload.process_of = agent.process_of
+            host = await _host(simulator, deployment, engine, stack, report)
+            agent = Agent(simulator.state, simulator.hub, host, lambda event: report(_module(event)))
+            simulator.workload.program_of = agent.program_of
             agent.start()
             try:
                 reason = await _end(seconds)
             finally:
                 await agent.stop()
         report(Stopped(reason))
+
+
+async def _host(
+    simulator: Simulator, deployment: Deployment, engine: Engine | None, stack: AsyncExitStack, report: Report
+) -> ModuleHost:
+    if engine is None:
+        return ProcessHost(simulator.state, deployment.folders)
+    loop = asyncio.get_running_loop()
+
+    def progress(module_id: str, text: str) -> None:
+        loop.call_soon_threadsafe(report, Progress(module_id, text))
+
+    host = await stack.enter_async_context(ContainerHost.running(engine, simulator.state, deployment.folders, progress))
+    if missing := await simulator.listen_as_edge_hub(host.gateway_address):
+        report(Note(missing))
+    return host
 
 
 def _module(event: ModuleEvent) -> ModuleChanged:

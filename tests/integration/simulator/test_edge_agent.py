@@ -7,19 +7,18 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 
 from edgeclave.simulator import Simulator
 from edgeclave.simulator.hub_errors import HubError
-from edgeclave.simulator.identities import IdentityName
 from edgeclave.simulator.methods import MethodResult
 from edgeclave.simulator.supervisor.agent import Agent
+from edgeclave.simulator.supervisor.process import ProcessHost
+from tests.fixtures.edge_agent import AGENT, Running
 from tests.fixtures.waiting import eventually
 
-AGENT = IdentityName("edge01", "$edgeAgent")
 IDLE = "import time; print('one', flush=True); print('two', flush=True); time.sleep(600)"
 ASKING = """
 import os, subprocess, sys, time
@@ -35,44 +34,6 @@ time.sleep(600)
 """
 
 
-class Running:
-    """A simulator on this loop with an agent; its modules are these programs."""
-
-    def __init__(self, simulator: Simulator, agent: Agent, programs: Path) -> None:
-        self.simulator, self.agent, self._programs = simulator, agent, programs
-
-    def deploy(self, **modules: dict[str, Any]) -> None:
-        wanted = {
-            name: {
-                "type": "docker",
-                "status": "running",
-                "restartPolicy": "always",
-                "settings": {"image": module.pop("image", "idle")},
-                **module,
-            }
-            for name, module in modules.items()
-        }
-        desired = {"schemaVersion": "1.1", "modules": wanted}
-        self.simulator.state.twins.update(AGENT, desired=desired, replace=True)
-
-    @property
-    def reported(self) -> dict[str, Any]:
-        return self.simulator.state.twins.get(AGENT).reported
-
-    def module(self, name: str) -> dict[str, Any]:
-        shown: dict[str, Any] = self.reported.get("modules", {}).get(name, {})
-        return shown
-
-    async def runs(self, *names: str) -> None:
-        await eventually(lambda: all(self.module(name).get("runtimeStatus") == "running" for name in names))
-
-    def pids(self) -> dict[str, int | None]:
-        return {name: process.pid for name, process in self.agent.processes.items()}
-
-    async def call(self, name: str, payload: object = None) -> MethodResult:
-        return await self.simulator.hub.methods.invoke(AGENT, name, payload)
-
-
 @asynccontextmanager
 async def running_agent(folder: Path, **programs: str) -> AsyncIterator[Running]:
     folders = {}
@@ -81,11 +42,11 @@ async def running_agent(folder: Path, **programs: str) -> AsyncIterator[Running]
         folders[name].mkdir()
         (folders[name] / "main.py").write_text(program)
     async with Simulator.running(folder / "state") as simulator:
-        agent = Agent(simulator.state, simulator.hub, folders, lambda _event: None)
-        simulator.workload.process_of = agent.process_of
+        agent = Agent(simulator.state, simulator.hub, ProcessHost(simulator.state, folders), lambda _event: None)
+        simulator.workload.program_of = agent.program_of
         agent.start()
         try:
-            yield Running(simulator, agent, folder)
+            yield Running(simulator, agent)
         finally:
             await agent.stop()
 
