@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -213,15 +214,15 @@ def _assemble(manifest: OciManifest, digest: str, partial: Path, target: Path) -
     data, made = encode_package(wasm, signature, manifest.annotations)
     if made != digest:  # a part was changed on the disk since it was checked
         raise wrong_digest("part", digest, str(target))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.new")
-    try:
-        with _open(temporary, append=False) as file:
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", suffix=".new", delete=False) as file:
+        try:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+            Path(file.name).replace(target)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
 
 
 def _check_space(manifest: OciManifest, folder: Path, reserve: int) -> None:

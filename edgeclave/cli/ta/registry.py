@@ -21,7 +21,7 @@ from edgeclave.ta.signature import verify_package
 if TYPE_CHECKING:
     from edgeclave.registry import Reference, RegistryAccess
 
-Target = Annotated[str, typer.Argument(metavar="REFERENCE", help="As docker names images: HOST:PORT/REPOSITORY:TAG@sha256:...")]
+Target = Annotated[str, typer.Argument(metavar="REFERENCE", help="As of an image: HOST:PORT/REPOSITORY:TAG@sha256:...")]
 Authority = Annotated[
     Path | None,
     typer.Option("--ca", dir_okay=False, help="PEM certificates of the authority that the registry's is from."),
