@@ -71,11 +71,10 @@ class Connection:
         self._base = URL(f"{'http' if self._plain else 'https'}://{reference.api_host}/v2/{reference.repository}/")
         self._authentication = Authentication(reference, actions, access.credentials, self._ask)
         self._session: aiohttp.ClientSession | None = None
+        self._tls: ssl.SSLContext | None = None
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(ssl=_tls(self._access.authority))
         self._session = aiohttp.ClientSession(
-            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # a blob is counted and hashed as it is
             headers={"User-Agent": "edgeclave", "Accept-Encoding": "identity"},
@@ -198,9 +197,16 @@ class Connection:
         self, method: str, url: URL, headers: Mapping[str, str], data: bytes | Mapping[str, str] | None
     ) -> aiohttp.ClientResponse:
         assert self._session is not None
-        proxy = _proxy_of(url)
+        if url.scheme == "https" and self._tls is None:
+            self._tls = await asyncio.to_thread(_trusting, self._access.authority)
         return await self._session.request(
-            method, url, headers=headers, data=data, allow_redirects=False, proxy=proxy, max_field_size=16 << 10
+            method,
+            url,
+            headers=headers,
+            data=data,
+            allow_redirects=False,
+            proxy=_proxy_of(url),
+            ssl=self._tls or True,
         )
 
     async def _ask(
@@ -244,7 +250,7 @@ class Connection:
             raise answers.unreachable(error, str(url.origin())) from error
 
 
-def _tls(authority: Path | None) -> ssl.SSLContext:
+def _trusting(authority: Path | None) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if authority is not None:
         try:

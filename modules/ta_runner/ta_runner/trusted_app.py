@@ -259,7 +259,7 @@ class TrustedApp:
                     pass
                 elif wish.runs_same_code(instance.settings):
                     await instance.adjust(wish, self._beacon, self._calls)
-                elif self._may_try(wish) and await self._fetch(wish) is not None:
+                elif self._may_try(wish) and await self._fetch(wish) is not None and wish == self._wish:
                     self._refused_wish = None
                     return
             except EdgeclaveError as error:
