@@ -247,7 +247,10 @@ class Connection:
         try:
             yield
         except (aiohttp.ClientError, ConnectionError) as error:
-            raise answers.unreachable(error, str(url.origin())) from error
+            understood = answers.unreachable(error, str(url.origin()))
+            if self._plain and understood.code == "registry-bad-answer":
+                understood.advice = "it was spoken to without TLS: if it has TLS, name its authority with --ca"
+            raise understood from error
 
 
 def _trusting(authority: Path | None) -> ssl.SSLContext:
