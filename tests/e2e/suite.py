@@ -147,13 +147,8 @@ class Suite:
 
 
 @contextmanager
-def suite(
-    folder: Path, cache: Path, *, source: dict[str, Any], before: Callable[[Prepared], object] = lambda _: None
-) -> Iterator[Suite]:
-    """A fresh device. Keys, the signed package, the emulator and its compiled code come from `cache`.
-
-    `before` is what is done before the device is switched on.
-    """
+def suite(folder: Path, cache: Path, *, source: dict[str, Any]) -> Iterator[Suite]:
+    """A fresh device. Keys, the signed package, the emulator and its compiled code come from `cache`."""
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as lock:  # for whoever runs tests beside this one
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -176,7 +171,6 @@ def suite(
     path.write_text(json.dumps(template))
     running = Suite(prepared, path)
     try:
-        before(prepared)
         running.up()
         yield running
         running.down()
