@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "edgeclave.cli.demo",
         "Run the main job to its end on this machine: three modules, sealed results, a reader.",
     ),
-    "ta": ("edgeclave.cli.ta", "Trusted applications: begin, build, run, test, debug, sign, inspect."),
+    "ta": ("edgeclave.cli.ta", "Trusted applications: begin, build, run, test, debug, sign, inspect, push."),
     "keys": ("edgeclave.cli.keys", "The key folder: signing keys, recipient authorities, readers."),
     "recipients": ("edgeclave.cli.recipients", "Who may read which output."),
     "platform": ("edgeclave.cli.platform", "The TEEs of this machine, and the emulator's trust anchor."),

@@ -37,10 +37,10 @@ from edgeclave.errors import PackageError
 ARTIFACT_TYPE = "application/vnd.edgeclave.ta.v1"
 WASM_TYPE = "application/wasm"
 SIGNATURE_TYPE = "application/vnd.edgeclave.ta.signature.v1+cose"
-_OCI_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
-_OCI_INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 _OCI_EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
-_EMPTY = b"{}"
+EMPTY_CONFIG = b"{}"
 _BLOCK = tarfile.BLOCKSIZE
 _BLOBS = 4
 _PARTS = _BLOBS + 2
@@ -76,18 +76,22 @@ class Package:
 _Digest = Annotated[str, msgspec.Meta(pattern=r"\Asha256:[0-9a-f]{64}\Z")]
 
 
-class _Descriptor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+class Descriptor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """A part of a package, by digest (`sha256:<hex>`) and size in bytes."""
+
     media_type: str
     digest: _Digest
     size: Annotated[int, msgspec.Meta(ge=0)]
 
 
-class _OciManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+class OciManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """Its `layers` are the Wasm and the signature."""
+
     schema_version: Literal[2]
     media_type: str
     artifact_type: str
-    config: _Descriptor
-    layers: Annotated[list[_Descriptor], msgspec.Meta(min_length=2, max_length=2)]
+    config: Descriptor
+    layers: Annotated[list[Descriptor], msgspec.Meta(min_length=2, max_length=2)]
     annotations: dict[str, str]
 
 
@@ -113,17 +117,8 @@ def write_package(path: Path, wasm: bytes, signature: bytes, annotations: Mappin
 
 def encode_package(wasm: bytes, signature: bytes, annotations: Mapping[str, str]) -> tuple[bytes, str]:
     """The bytes of a package and its digest. Raises PackageError `package-too-large`."""
-    manifest = _json(
-        {
-            "schemaVersion": 2,
-            "mediaType": _OCI_MANIFEST_TYPE,
-            "artifactType": ARTIFACT_TYPE,
-            "config": _descriptor(_OCI_EMPTY_TYPE, _EMPTY),
-            "layers": [_descriptor(WASM_TYPE, wasm), _descriptor(SIGNATURE_TYPE, signature)],
-            "annotations": dict(annotations),
-        }
-    )
-    parts = {f"blobs/sha256/{_sha256(blob)}": blob for blob in (_EMPTY, wasm, signature, manifest)}
+    manifest = encode_oci_manifest(wasm, signature, annotations)
+    parts = {f"blobs/sha256/{_sha256(blob)}": blob for blob in (EMPTY_CONFIG, wasm, signature, manifest)}
     parts |= {"index.json": _index(manifest), "oci-layout": _LAYOUT}
     data = bytearray()
     for name, content in sorted(parts.items()):
@@ -138,6 +133,20 @@ def encode_package(wasm: bytes, signature: bytes, annotations: Mapping[str, str]
     ):
         _check_size(what, size, most)
     return bytes(data), f"sha256:{_sha256(manifest)}"
+
+
+def encode_oci_manifest(wasm: bytes, signature: bytes, annotations: Mapping[str, str]) -> bytes:
+    """The OCI manifest of a package, in its one form."""
+    return _json(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST_TYPE,
+            "artifactType": ARTIFACT_TYPE,
+            "config": _descriptor(_OCI_EMPTY_TYPE, EMPTY_CONFIG),
+            "layers": [_descriptor(WASM_TYPE, wasm), _descriptor(SIGNATURE_TYPE, signature)],
+            "annotations": dict(annotations),
+        }
+    )
 
 
 def read_package(source: bytes | Path, limits: PackageLimits = DEFAULT_LIMITS) -> Package:
@@ -163,7 +172,7 @@ def read_package(source: bytes | Path, limits: PackageLimits = DEFAULT_LIMITS) -
     manifest_bytes = _find_oci_manifest(bytes(parts["index.json"]), blobs, limits)
     if parts["oci-layout"] != _LAYOUT:
         raise _malformed("oci-layout is not version 1.0.0")
-    manifest = _parse_oci_manifest(manifest_bytes)
+    manifest = parse_oci_manifest(manifest_bytes)
     wasm, signature = (_layer(blobs, layer) for layer in manifest.layers)
     _check_size("signature", len(signature), limits.signature)
     digest = f"sha256:{_sha256(manifest_bytes)}"
@@ -231,22 +240,27 @@ def _find_oci_manifest(index: bytes, blobs: Mapping[str, memoryview], limits: Pa
     raise _malformed("index.json does not name exactly one package in it")
 
 
-def _parse_oci_manifest(data: bytes) -> _OciManifest:
+def parse_oci_manifest(data: bytes) -> OciManifest:
+    """Reads an OCI manifest that is of a trusted application and in its one form.
+
+    Raises:
+        PackageError: `malformed-package`.
+    """
     try:
-        manifest = msgspec.json.decode(data, type=_OciManifest)
+        manifest = msgspec.json.decode(data, type=OciManifest)
     except (msgspec.DecodeError, RecursionError) as error:
         raise _malformed(f"its OCI manifest is not one of a trusted application: {error}") from None
     kinds = (manifest.media_type, manifest.artifact_type, *(layer.media_type for layer in manifest.layers))
-    if kinds != (_OCI_MANIFEST_TYPE, ARTIFACT_TYPE, WASM_TYPE, SIGNATURE_TYPE):
+    if kinds != (OCI_MANIFEST_TYPE, ARTIFACT_TYPE, WASM_TYPE, SIGNATURE_TYPE):
         raise _malformed("its OCI manifest is of another type")
-    if msgspec.to_builtins(manifest.config) != _descriptor(_OCI_EMPTY_TYPE, _EMPTY):
+    if msgspec.to_builtins(manifest.config) != _descriptor(_OCI_EMPTY_TYPE, EMPTY_CONFIG):
         raise _malformed("its config is not empty")
     if _json(msgspec.to_builtins(manifest)) != data:
         raise _malformed("its OCI manifest is not in its one accepted form")
     return manifest
 
 
-def _layer(blobs: Mapping[str, memoryview], descriptor: _Descriptor) -> memoryview:
+def _layer(blobs: Mapping[str, memoryview], descriptor: Descriptor) -> memoryview:
     blob = blobs.get(descriptor.digest.removeprefix("sha256:"))
     if blob is None or len(blob) != descriptor.size:
         raise _malformed(f"the part {descriptor.digest} that its OCI manifest names is missing or of another size")
@@ -254,8 +268,8 @@ def _layer(blobs: Mapping[str, memoryview], descriptor: _Descriptor) -> memoryvi
 
 
 def _index(manifest: bytes) -> bytes:
-    entry = {**_descriptor(_OCI_MANIFEST_TYPE, manifest), "artifactType": ARTIFACT_TYPE}
-    return _json({"schemaVersion": 2, "mediaType": _OCI_INDEX_TYPE, "manifests": [entry]})
+    entry = {**_descriptor(OCI_MANIFEST_TYPE, manifest), "artifactType": ARTIFACT_TYPE}
+    return _json({"schemaVersion": 2, "mediaType": OCI_INDEX_TYPE, "manifests": [entry]})
 
 
 def _descriptor(media_type: str, content: bytes) -> dict[str, str | int]:

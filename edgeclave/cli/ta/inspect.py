@@ -43,11 +43,21 @@ def inspect(
     elif target.suffix == WASM_SUFFIX:
         description = {"file": str(target), **_of_wasm(read_wasm(target))}
     else:
-        package = read_package(target)
-        description = _of_package(target, package, verify_package(package))
+        description = describe_package(target)
     if as_json:
         typer.echo(json.dumps(description, indent=2))
-        return
+    else:
+        show_description(description)
+
+
+def describe_package(file: Path) -> dict[str, Any]:
+    """What is known of a package whose signature verifies. Raises PackageError."""
+    package = read_package(file)
+    return _of_package(file, package, verify_package(package))
+
+
+def show_description(description: dict[str, Any]) -> None:
+    """For people."""
     print_lines(_lines(description))
     for obstacle in description["obstacles"]:
         typer.echo(f"{obstacle['where']}: {obstacle['effect']}: {obstacle['what']}; {obstacle['advice']}")
@@ -125,6 +135,8 @@ def _readable(value: Any) -> Any:
 def _lines(description: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """The description as a person reads it: what `--json` adds is for programs."""
     yield "file", description["file"]
+    if "reference" in description:
+        yield "reference", description["reference"]
     if "identity" in description:
         yield from _identity_lines(description)
     if "unique_id" in description:

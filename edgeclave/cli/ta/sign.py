@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -160,13 +161,18 @@ def _report(target: Path, manifest: Manifest, verified: VerifiedPackage, env: Pa
         "unique_id": verified.identity.unique_id.hex(),
     }
     if env is not None:
-        prefix = re.sub(r"[^A-Z0-9]", "_", manifest.name.upper())
-        for suffix, field in (("PACKAGE", "package"), ("DIGEST", "digest"), ("SIGNER", "signer_id")):
-            key_folder.set_env_variable(env, f"{prefix}_{suffix}", signed[field])
+        set_variables(env, manifest.name, signed)
     if as_json:
         typer.echo(json.dumps(signed, indent=2))
     else:
         print_lines(signed.items())
+
+
+def set_variables(env: Path, name: str, described: Mapping[str, str]) -> None:
+    """Sets what a deployment says about a package: NAME_PACKAGE, NAME_DIGEST and NAME_SIGNER."""
+    prefix = re.sub(r"[^A-Z0-9]", "_", name.upper())
+    for suffix, field in (("PACKAGE", "package"), ("DIGEST", "digest"), ("SIGNER", "signer_id")):
+        key_folder.set_env_variable(env, f"{prefix}_{suffix}", described[field])
 
 
 def _usage(what: str, advice: str) -> ConfigurationError:

@@ -18,7 +18,7 @@ from ta_runner.calls import CallQueue
 from ta_runner.commits import Commits
 from ta_runner.delivery import Delivery
 from ta_runner.metrics import RunnerMetrics
-from ta_runner.packages import PackageCache
+from ta_runner.packages import CachedPackage, PackageCache
 from ta_runner.store import RunnerStore
 
 LAST_CALL_SECONDS = 1.0
@@ -76,15 +76,20 @@ class Instance:
 
     @classmethod
     async def start(
-        cls, slot: str, host: Host, settings: TrustedAppSettings, beacon: bytes | None, commits: Commits
+        cls,
+        slot: str,
+        host: Host,
+        package: CachedPackage,
+        settings: TrustedAppSettings,
+        beacon: bytes | None,
+        commits: Commits,
     ) -> Instance:
         """Starts an enclave from the slot's stored state; its state, evidence and open record are then stored.
 
         Raises:
-            EdgeclaveError: what cannot be fetched, verified, started or stored; nothing is left running.
+            EdgeclaveError: what cannot be verified, started or stored; nothing is left running.
         """
         platform = host.platform(settings)
-        package = await host.packages.get(settings)
         last, pending = host.store.slot(slot), host.store.pending(slot)
         answers_beacons = package.manifest.beacon_authority is not None
         request = StartRequest(

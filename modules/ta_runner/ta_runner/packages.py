@@ -1,7 +1,10 @@
-"""Packages by digest: fetched once, checked, kept, and used from the cache when the source is away.
+"""Packages by digest: fetched once, checked at each use, and used from the cache when the source is away.
 
 The digest is that of the OCI manifest, which covers the whole file. Signature and signer are checked here to refuse
 early with a clear reason; the enclave, which trusts nothing from here, checks everything again.
+
+In the folder lie `HEX.ta`, the packages, and `HEX.partial/`, what has come so far of one. It is bounded by what is
+kept: of each trusted application one package that the twin asks for and one that ran before.
 """
 
 from __future__ import annotations
@@ -9,31 +12,27 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import ssl
-import urllib.parse
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-import aiohttp
+import structlog
 
 from edgeclave.edge.twins.trusted_apps import TrustedAppSettings
-from edgeclave.errors import EdgeclaveError, PackageError
+from edgeclave.errors import PackageError
 from edgeclave.ta.identity import Identity
 from edgeclave.ta.manifest import Manifest
-from edgeclave.ta.package import DEFAULT_LIMITS, read_package
+from edgeclave.ta.package import read_package
 from edgeclave.ta.signature import verify_package
+from ta_runner.sources import FetchError, cannot_be_stored, fetch, registry_folder, remote_host
 
-FETCH_TIMEOUT_SECONDS = 600
-CONNECT_TIMEOUT_SECONDS = 20
-MAX_REDIRECTS = 5
-_CHUNK_BYTES = 1 << 20
+__all__ = ["CachedPackage", "FetchError", "PackageCache"]
 
+FETCHES_AT_ONCE = 2
+"""From one host, so that a slow one holds up only what comes from there."""
 
-class FetchError(EdgeclaveError):
-    """The package's source does not give it now; trying again later may help."""
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,14 +45,17 @@ class CachedPackage:
 
 
 class PackageCache:
-    """A folder of packages named by digest."""
+    """A folder of packages named by digest. `registry`: see `ta_runner.sources`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, registry: Path | None = None) -> None:
         self._directory = directory
-        self._verified: dict[str, CachedPackage] = {}
+        self._registry = registry or registry_folder()
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._hosts: defaultdict[str | None, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(FETCHES_AT_ONCE)
+        )
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for leftover in directory.glob("*.part"):
+        for leftover in (*directory.glob("*.part"), *directory.glob(".*.new")):
             leftover.unlink(missing_ok=True)
 
     def cached(self, digest: str) -> bool:
@@ -63,13 +65,15 @@ class PackageCache:
     async def get(self, settings: TrustedAppSettings) -> CachedPackage:
         """The package from the cache, or fetched into it; its digest, signature and signer are checked.
 
+        Cancel it when the package is not wanted any more: what came from a registry is kept for the next time.
+
         Raises:
-            FetchError: `package-unavailable`.
+            FetchError: `package-unavailable`, `disk-full`, or what a registry did.
             PackageError: `wrong-digest`, `wrong-signer`, `insecure-package-url`, `bad-package-reference`, or what
                 reading and verifying the package raises.
         """
         async with self._turns[settings.digest]:  # two applications may ask for the same package
-            package = await self._cached_or_fetched(settings)
+            package = await self._cached(settings) or await self._fetch(settings)
         signer = package.identity.signer_id.hex()
         if signer != settings.signer:
             raise PackageError(
@@ -80,109 +84,46 @@ class PackageCache:
             )
         return package
 
-    async def _cached_or_fetched(self, settings: TrustedAppSettings) -> CachedPackage:
-        path = self._path(settings.digest)
-        package = self._verified.get(settings.digest) if path.is_file() else None
-        if package is None and path.is_file():
-            try:
-                package = await asyncio.to_thread(_verify, path, settings.digest)
-            except PackageError:
-                path.unlink(missing_ok=True)  # damaged in the cache: its source decides
-        if package is None:
-            package = await self._fetch(settings, path)
-        self._verified[settings.digest] = package
-        return package
-
     def keep_only(self, digests: Iterable[str]) -> None:
-        """Removes packages that nothing can go back to any more."""
-        keep = {self._path(digest).name for digest in digests}
+        """Removes packages, and parts of them, that nothing can go back to any more."""
+        keep = {self._path(digest).stem for digest in digests}
         for path in self._directory.glob("*.ta"):
-            if path.name not in keep:
+            if path.stem not in keep:
                 path.unlink(missing_ok=True)
+        for path in self._directory.glob("*.partial"):
+            if path.stem not in keep:
+                shutil.rmtree(path, ignore_errors=True)
 
-    def _path(self, digest: str) -> Path:
-        return self._directory / f"{digest.removeprefix('sha256:')}.ta"
+    async def _cached(self, settings: TrustedAppSettings) -> CachedPackage | None:
+        path = self._path(settings.digest)
+        if not path.is_file():
+            return None
+        try:
+            return await asyncio.to_thread(_verify, path, settings.digest)
+        except PackageError as error:
+            _log.warning(
+                "package in the cache is damaged: it is fetched again", digest=settings.digest, code=error.code
+            )
+            path.unlink(missing_ok=True)
+            return None
 
-    async def _fetch(self, settings: TrustedAppSettings, path: Path) -> CachedPackage:
+    async def _fetch(self, settings: TrustedAppSettings) -> CachedPackage:
+        path = self._path(settings.digest)
         part = path.with_suffix(".part")
         try:
-            await _copy(settings.package, part)
+            async with self._hosts[remote_host(settings.package)]:
+                await fetch(settings, part, path.with_suffix(".partial"), self._registry)
             package = await asyncio.to_thread(_verify, part, settings.digest)
             await asyncio.to_thread(_to_disk, part)
             part.replace(path)
         except OSError as error:
-            raise FetchError(
-                "package-unavailable", f"the package cannot be stored: {error.strerror}", where=str(path.parent)
-            ) from error
+            raise cannot_be_stored(error, path.parent) from error
         finally:
             part.unlink(missing_ok=True)
         return CachedPackage(path, package.identity, package.manifest)
 
-
-async def _copy(reference: str, target: Path) -> None:
-    parts = urllib.parse.urlsplit(reference)
-    match parts.scheme:
-        case "https":
-            await _download(reference, target)
-        case "http":
-            raise PackageError(
-                "insecure-package-url", "packages are fetched over https only", where=reference, advice="use https"
-            )
-        case "file" if parts.netloc in ("", "localhost"):
-            await asyncio.to_thread(_copy_file, Path(urllib.parse.unquote(parts.path)), target)
-        case "" if not parts.netloc:
-            await asyncio.to_thread(_copy_file, Path(reference), target)
-        case _:
-            raise PackageError(
-                "bad-package-reference",
-                "this is no path, file:// or https:// reference",
-                where=reference[:200],
-                advice="give the package as one of these",
-            )
-
-
-def _copy_file(source: Path, target: Path) -> None:
-    try:
-        with source.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            _check_size(size, str(source))
-            with _new_file(target) as copy:
-                shutil.copyfileobj(file, copy, _CHUNK_BYTES)
-    except OSError as error:
-        raise FetchError(
-            "package-unavailable",
-            f"the package cannot be read: {error.strerror}",
-            where=str(source),
-            advice="check the path as this module sees it, and its permissions",
-        ) from error
-
-
-async def _download(url: str, target: Path) -> None:
-    timeout = aiohttp.ClientTimeout(total=FETCH_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
-            session.get(url, max_redirects=MAX_REDIRECTS, ssl=ssl.create_default_context()) as response,
-        ):
-            if response.url.scheme != "https":
-                raise PackageError(
-                    "insecure-package-url", "the package's address leads away from https", where=url, advice="use https"
-                )
-            if response.status != 200:
-                raise FetchError("package-unavailable", f"the server answers {response.status}", where=url)
-            size = 0
-            with _new_file(target) as copy:
-                async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-                    size += len(chunk)
-                    _check_size(size, url)
-                    copy.write(chunk)
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise FetchError(
-            "package-unavailable",
-            f"the package cannot be fetched: {str(error)[:200] or type(error).__name__}",
-            where=url,
-            advice="check the address and the device's network; it is tried again",
-        ) from error
+    def _path(self, digest: str) -> Path:
+        return self._directory / f"{digest.removeprefix('sha256:')}.ta"
 
 
 def _verify(path: Path, digest: str) -> CachedPackage:
@@ -196,16 +137,6 @@ def _verify(path: Path, digest: str) -> CachedPackage:
         )
     verified = verify_package(package)
     return CachedPackage(path, verified.identity, verified.manifest)
-
-
-def _check_size(size: int, where: str) -> None:
-    if size > DEFAULT_LIMITS.package:
-        raise PackageError("package-too-large", f"the package is over {DEFAULT_LIMITS.package} bytes", where=where)
-
-
-def _new_file(path: Path) -> BinaryIO:
-    path.unlink(missing_ok=True)
-    return os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb")
 
 
 def _to_disk(path: Path) -> None:

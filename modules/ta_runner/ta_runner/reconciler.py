@@ -111,10 +111,10 @@ class Reconciler:
             _log.error("removal not stored", trusted_app=name, code=error.code, reason=str(error))
 
     def _forget_old_packages(self) -> None:
-        """Keeps the packages the twin names and those each slot ran last, to go back to."""
-        if not self._desired.complete or self._desired.refused:
+        """Keeps the packages the twin names, those each slot ran last, and those of entries that are refused now."""
+        if not self._desired.complete:
             return
-        digests = {settings.digest for settings in self._desired.trusted_apps.values()}
+        digests = {app.wished_digest for app in self._apps.values() if app.wished_digest is not None}
         for name in self._host.store.slots():
             slot = self._host.store.slot(name)
             if slot is not None and slot.settings is not None:

@@ -7,7 +7,8 @@ Rules:
    minutes begin anew.
 3. An upgrade stops the running version only when the new package is fetched and verified. If the new one does not
    start, the old one goes on with the reason reported, and the new one is not tried again until the twin changes.
-4. What goes wrong here stays here.
+4. A change of the twin ends a fetch that is under way. It goes on where it was, if it is still wished.
+5. What goes wrong here stays here.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from edgeclave.edge.twins.trusted_apps import TrustedAppSettings
 from edgeclave.errors import EdgeclaveError, EnclaveError
 from ta_runner.calls import CallQueue, CallRefused
 from ta_runner.instance import Host, Instance
-from ta_runner.packages import FetchError
+from ta_runner.packages import CachedPackage, FetchError
 from ta_runner.status import State, Status
 
 FIRST_BACKOFF_SECONDS = 1
 LONGEST_BACKOFF_SECONDS = 60
 FETCH_AGAIN_SECONDS = 15
-"""While an older version runs."""
+"""While an older version runs; doubling."""
+LONGEST_FETCH_AGAIN_SECONDS = 600
 HEALTHY_SECONDS = 300
 """After this long without an end the back-off begins anew."""
 STOP_SECONDS = 2.5
@@ -58,8 +60,15 @@ class TrustedApp:
         self._beacon: bytes | None = None
         self._stopping = False
         self._wake = asyncio.Event()
+        self._fetching: asyncio.Future[CachedPackage] | None = None
+        self._fetch_backoff = Backoff(first_seconds=FETCH_AGAIN_SECONDS, longest_seconds=LONGEST_FETCH_AGAIN_SECONDS)
         self._backoff = Backoff(first_seconds=FIRST_BACKOFF_SECONDS, longest_seconds=LONGEST_BACKOFF_SECONDS)
         self._task = asyncio.get_running_loop().create_task(self._supervise(), name=f"trusted-app {name}")
+
+    @property
+    def wished_digest(self) -> str | None:
+        """The package that it works towards."""
+        return self._wish.digest if self._wish is not None else None
 
     @property
     def queued_calls(self) -> int:
@@ -72,6 +81,8 @@ class TrustedApp:
             self._wish = settings
             self._refused_wish = None
             self._refusal = None
+            self._fetch_backoff.reset()
+            self._stop_fetching()
             self._wake.set()
 
     def refuse(self, reason: EdgeclaveError) -> None:
@@ -100,6 +111,7 @@ class TrustedApp:
         """Ends the enclave with a close record and the supervision, within STOP_SECONDS."""
         self._stopping = True
         self._wish = self._refused_wish = self._refusal = None
+        self._stop_fetching()
         self._wake.set()
         if self.status.state != "starting":  # what has not begun needs no orderly end
             await asyncio.wait({self._task}, timeout=STOP_SECONDS)
@@ -114,7 +126,8 @@ class TrustedApp:
                 await self._idle()
                 continue
             try:
-                failure = await self._watch(await self._launch(self._wish))
+                instance = await self._launch(self._wish)
+                failure = await self._watch(instance) if instance is not None else None
             except EdgeclaveError as error:
                 failure = error
             except Exception as error:
@@ -131,7 +144,7 @@ class TrustedApp:
     async def _rest(self, reason: EdgeclaveError) -> None:
         """Waits before the next attempt, or until the twin changes."""
         permanent = not isinstance(reason, (FetchError, StoreError)) and reason.code not in _PASSING
-        wait = LONGEST_BACKOFF_SECONDS if permanent else self._backoff.next_seconds()
+        wait = LONGEST_BACKOFF_SECONDS if permanent else max(self._backoff.next_seconds(), _asked_wait(reason))
         _log.error(
             "trusted application does not run",
             trusted_app=self.name,
@@ -147,8 +160,8 @@ class TrustedApp:
             async with asyncio.timeout(wait):
                 await self._wake.wait()
 
-    async def _launch(self, wish: TrustedAppSettings) -> Instance:
-        """Starts what is wished, or what ran before when that is refused."""
+    async def _launch(self, wish: TrustedAppSettings) -> Instance | None:
+        """Starts what is wished, or what ran before when that is refused; None when the wish changes meanwhile."""
         self._set("starting", reason=self._problem() or self.status.reason)
         last = self._host.store.slot(self.name)
         former = last.settings if last is not None and last.settings != wish else None
@@ -163,8 +176,25 @@ class TrustedApp:
                 self._refuse_wish(wish, error)
         return await self._start(former)
 
-    async def _start(self, settings: TrustedAppSettings) -> Instance:
-        return await Instance.start(self.name, self._host, settings, self._beacon, self._calls.commits)
+    async def _start(self, settings: TrustedAppSettings) -> Instance | None:
+        package = await self._fetch(settings)
+        if package is None:
+            return None
+        return await Instance.start(self.name, self._host, package, settings, self._beacon, self._calls.commits)
+
+    async def _fetch(self, settings: TrustedAppSettings) -> CachedPackage | None:
+        """The package, or None when the wish changes meanwhile."""
+        self._host.platform(settings)
+        self._fetching = asyncio.ensure_future(self._host.packages.get(settings))
+        try:
+            await asyncio.wait({self._fetching})
+            return None if self._fetching.cancelled() else self._fetching.result()
+        finally:
+            self._stop_fetching()
+
+    def _stop_fetching(self) -> None:
+        if self._fetching is not None:
+            self._fetching.cancel()
 
     async def _watch(self, instance: Instance) -> EdgeclaveError | None:
         """Lets it take calls; returns when it has ended: None if asked to, else why."""
@@ -212,7 +242,10 @@ class TrustedApp:
     async def _steer(self, instance: Instance) -> None:
         """Follows the wish while the enclave runs; returns when this enclave is to stop."""
         while True:
-            again = FETCH_AGAIN_SECONDS if isinstance(self._upgrade_problem(), FetchError) else None
+            problem = self._upgrade_problem()
+            again = None
+            if isinstance(problem, FetchError):
+                again = max(self._fetch_backoff.next_seconds(), _asked_wait(problem))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(again):
                     await self._wake.wait()
@@ -220,18 +253,15 @@ class TrustedApp:
             wish = self._wish
             if wish is None:
                 return
-            problem: EdgeclaveError | None = None
+            problem = None
             try:
                 if self._refusal is not None:
                     pass
                 elif wish.runs_same_code(instance.settings):
                     await instance.adjust(wish, self._beacon, self._calls)
-                elif self._may_try(wish):
-                    self._host.platform(wish)
-                    await self._host.packages.get(wish)
-                    if wish == self._wish:
-                        self._refused_wish = None
-                        return
+                elif self._may_try(wish) and await self._fetch(wish) is not None and wish == self._wish:
+                    self._refused_wish = None
+                    return
             except EdgeclaveError as error:
                 _log.warning("setting refused", trusted_app=self.name, code=error.code, reason=str(error))
                 problem = error
@@ -271,3 +301,8 @@ class TrustedApp:
         self.status.reason = reason
         self._host.metrics.running.labels(self.name).set(state == "running")
         self._host.changed()
+
+
+def _asked_wait(reason: EdgeclaveError) -> float:
+    """Seconds that a registry asks to be left alone."""
+    return (reason.retry_after or 0) if isinstance(reason, FetchError) else 0

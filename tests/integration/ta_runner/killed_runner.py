@@ -63,7 +63,8 @@ async def main() -> None:
     )
     queue = CallQueue("probe", store, delivery, metrics)
     phase = "start"
-    instance = await Instance.start("probe", host, settings, None, queue.commits)
+    package = await host.packages.get(settings)
+    instance = await Instance.start("probe", host, package, settings, None, queue.commits)
     phase = "call"
     serving = asyncio.create_task(queue.serve(instance.enclave))
     call = Call(
