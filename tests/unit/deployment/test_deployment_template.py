@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from edgeclave.deployment import generate
 from edgeclave.errors import ConfigurationError
-from edgeclave.simulator.deployment import generate
 
 Document = dict[str, Any]
 

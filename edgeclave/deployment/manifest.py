@@ -7,14 +7,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from edgeclave.errors import ConfigurationError
-from edgeclave.simulator.deployment import create_options
-from edgeclave.simulator.deployment.document import bad, convert, expect_object, require, suggestion
-from edgeclave.simulator.edge_hub import EDGE_AGENT, EDGE_HUB
-from edgeclave.simulator.hub_errors import HubError
-from edgeclave.simulator.routes import Input, parse_routes
-from edgeclave.simulator.twin_document import MAX_PROPERTIES_BYTES, check, check_size
+from edgeclave.deployment import create_options, twin_limits
+from edgeclave.deployment.document import bad, convert, expect_object, require, suggestion
+from edgeclave.deployment.routes import Input, parse_routes
+from edgeclave.deployment.twin_limits import MAX_PROPERTIES_BYTES, faults, size_bytes
 
+EDGE_AGENT, EDGE_HUB = "$edgeAgent", "$edgeHub"
 WHOLE = "properties.desired"
 MODULES_CONTENT = "modulesContent"
 _MODULE_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -135,11 +133,11 @@ def _check_twin(properties: object, place: str) -> None:
             raise bad(f"the name {path!r} is not known here", place, advice=suggestion(path, [WHOLE]))
         if path == WHOLE:
             expect_object(value, f"{place}.{path}")
-        try:
-            check(value, f"{place}.{path}")
-            check_size({"value": value}, MAX_PROPERTIES_BYTES, f"{place}.{path}")
-        except HubError as error:
-            raise ConfigurationError("bad-deployment", error.what, where=error.where, advice=error.advice) from error
+        for fault in faults(value):
+            where = ".".join(filter(None, (place, path, twin_limits.place(fault.path))))
+            raise bad(fault.what, where, advice=fault.advice)
+        if (size := size_bytes(value)) > MAX_PROPERTIES_BYTES:
+            raise bad(f"has {size} bytes, the limit is {MAX_PROPERTIES_BYTES}", f"{place}.{path}")
 
 
 def _check_version(version: str, place: str) -> None:

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from edgeclave.deployment.conditions import Condition, Resolver, parse
 from edgeclave.errors import ConfigurationError
-from edgeclave.simulator.conditions import Condition, Resolver, parse
 
 LOWEST_PRIORITY = 9
 MAX_TIME_TO_LIVE_SECONDS = 4294967295

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from edgeclave.deployment.variables import expand
 from edgeclave.errors import ConfigurationError
-from edgeclave.simulator.deployment.variables import expand
 
 DEFAULT_PLATFORM = "amd64"
 MODULES_FOLDER = "modules"

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeclave.deployment.document import expect_object, read_json, require, suggestion
+from edgeclave.deployment.images import DEFAULT_PLATFORM, Images
+from edgeclave.deployment.manifest import MODULES_CONTENT, check_content, unknown_route_targets
+from edgeclave.deployment.variables import expand, read_env_file
 from edgeclave.errors import ConfigurationError
-from edgeclave.simulator.deployment.document import expect_object, read_json, require, suggestion
-from edgeclave.simulator.deployment.images import DEFAULT_PLATFORM, Images
-from edgeclave.simulator.deployment.manifest import MODULES_CONTENT, check_content, unknown_route_targets
-from edgeclave.simulator.deployment.variables import expand, read_env_file
 
 TEMPLATE_VERSIONS = ("4.0.0", "4.0.1", "3.0.0", "2.0.0", "1.0.0")
 MAX_TEMPLATE_BYTES = 1 << 20

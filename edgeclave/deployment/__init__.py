@@ -1,0 +1,8 @@
+"""Deployments as the official tools write them: templates, manifests, routes, and what a person gets wrong in them.
+
+Whoever applies a deployment (the simulator, the service side) imports this; this imports neither.
+"""
+
+from edgeclave.deployment.deployment import Deployment, generate
+
+__all__ = ["Deployment", "generate"]
