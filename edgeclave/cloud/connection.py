@@ -132,7 +132,9 @@ def parse_hub(text: str, *, where: str = "connection string") -> HubConnection:
     except binascii.Error:
         raise _bad("SharedAccessKey is not base64: it was cut or changed", where, _HUB_ADVICE) from None
     names = ("HostName", "SharedAccessKeyName", "SharedAccessKey")
-    clean = ";".join(f"{name}={fields[name]}" for name in names)  # the SDK refuses other cases and a semicolon at the end
+    clean = ";".join(
+        f"{name}={fields[name]}" for name in names
+    )  # the SDK refuses other cases and a semicolon at the end
     return HubConnection(fields["HostName"], fields["SharedAccessKeyName"], clean)
 
 
