@@ -4,8 +4,8 @@ The steps, as the official tools have them:
 
 1. `${MODULES.x}` and `${MODULEDIR<path>}` become image names (`images.py`).
 2. `$NAME` and `${NAME}` become values over the whole text (`variables.py`); undefined ones stay and are reported.
-3. createOptions objects become strings of 512 characters (`create_options.py`).
-4. What edgeAgent, edgeHub or IoT Hub would refuse is refused here, with its place (`manifest.py`).
+3. What edgeAgent, edgeHub or IoT Hub would refuse is refused here, with its place (`check.py`).
+4. createOptions objects become strings of 512 characters (`create_options.py`).
 """
 
 from __future__ import annotations
@@ -17,34 +17,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeclave.deployment.document import expect_object, read_json, require, suggestion
-from edgeclave.deployment.images import DEFAULT_PLATFORM, Images
-from edgeclave.deployment.manifest import MODULES_CONTENT, check_content, unknown_route_targets
-from edgeclave.deployment.variables import expand, read_env_file
+from edgeclave.deployment.check import Examined, examine
+from edgeclave.deployment.content import MODULES_CONTENT
+from edgeclave.deployment.findings import UNDEFINED, Finding
+from edgeclave.deployment.images import DEFAULT_PLATFORM
+from edgeclave.deployment.manifest import EDGE_AGENT, minified
+from edgeclave.deployment.variables import expand
 from edgeclave.errors import ConfigurationError
 
-TEMPLATE_VERSIONS = ("4.0.0", "4.0.1", "3.0.0", "2.0.0", "1.0.0")
-MAX_TEMPLATE_BYTES = 1 << 20
-ENV_FILE = ".env"
-MANIFEST_FILE = f"deployment.{DEFAULT_PLATFORM}.json"
+TEMPLATE_SUFFIX = ".template.json"
 _VERSION_KEY = "$schema-template"
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """A manifest ready to be applied.
+    """A manifest ready to be applied: `{"modulesContent": ...}`, or a layered configuration with its `content`.
 
     `folders` maps an image to the source folder of the module it is built from; `notes` are sentences for the user
-    about what is legal and probably not meant.
+    about what is legal and probably not meant; `name` is that of the manifest's file.
     """
 
     manifest: dict[str, Any]
     folders: Mapping[str, Path]
     notes: tuple[str, ...]
+    name: str
+
+    @property
+    def modules_content(self) -> dict[str, Any]:
+        content: dict[str, Any] = self.manifest.get("content", self.manifest)[MODULES_CONTENT]
+        return content
 
     def write(self, state_directory: Path) -> Path:
         """Writes `config/deployment.amd64.json` below the directory and returns its path."""
-        path = state_directory / "config" / MANIFEST_FILE
+        path = state_directory / "config" / self.name
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = path.with_suffix(".new")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # it may hold secrets of .env
@@ -55,59 +60,49 @@ class Deployment:
         return path
 
 
-def generate(template: Path, environment: Mapping[str, str] | None = None) -> Deployment:
+def generate(
+    template: Path, environment: Mapping[str, str] | None = None, *, platform: str = DEFAULT_PLATFORM
+) -> Deployment:
     """Args:
-        template: the file; `.env` and `modules/` are looked for beside it.
+        template: the file; `.env` and `modules/` are looked for beside it, then in the folder above.
         environment: names that `.env` does not define; os.environ by default.
+        platform: of images whose placeholder names none.
 
     Raises:
-        ConfigurationError: what is wrong, and where.
+        ConfigurationError: what is wrong, and where. An undefined variable is only a note.
     """
-    text = _read(template)
-    values = {**(os.environ if environment is None else environment), **read_env_file(template.parent / ENV_FILE)}
-    images = Images(template.parent.absolute(), values)
-    expanded, undefined = expand(images.expand(text, str(template)), values)
-    document = expect_object(read_json(expanded, str(template)), str(template))
-    _check_top(document)
-    content = check_content(require(document, MODULES_CONTENT, str(template)))
-    names = [*undefined, *(name for name in images.undefined if name not in undefined)]
-    notes = [f"${name} is not defined in {ENV_FILE} or the environment; it was left as it is" for name in names]
-    folders = {expand(image, values)[0]: folder for image, folder in images.folders.items()}
-    return Deployment({MODULES_CONTENT: content}, folders, (*notes, *unknown_route_targets(content)))
+    examined = examine(template, environment, platform)
+    errors = [finding for finding in examined.findings if finding.severity == "error" and finding.code != UNDEFINED]
+    if errors:
+        raise _first(errors, template)
+    notes = tuple(_note(finding) for finding in examined.findings)
+    values = examined.images.values
+    folders = {expand(image, values)[0]: folder for image, folder in examined.images.folders.items()}
+    name = f"{template.name.removesuffix(TEMPLATE_SUFFIX).removesuffix('.json')}.{platform}.json"
+    return Deployment(_manifest(examined), folders, notes, name)
 
 
-def _read(template: Path) -> str:
-    try:
-        if template.stat().st_size > MAX_TEMPLATE_BYTES:
-            raise ConfigurationError(
-                "bad-deployment", f"is over the limit of {MAX_TEMPLATE_BYTES} bytes", where=str(template)
-            )
-        return template.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigurationError(
-            "no-such-template",
-            "the deployment template is not there",
-            where=str(template),
-            advice="run where deployment.template.json is, or name the file",
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError("bad-deployment", f"cannot be read: {error}", where=str(template)) from error
+def _manifest(examined: Examined) -> dict[str, Any]:
+    document = {key: value for key, value in examined.document.items() if key not in (_VERSION_KEY, "$schema")}
+    holder = document["content"] if examined.is_layered else document
+    content = dict(holder[MODULES_CONTENT])
+    if EDGE_AGENT in content:
+        content[EDGE_AGENT] = minified(content[EDGE_AGENT])
+    if examined.is_layered:
+        return {**document, "content": {**holder, MODULES_CONTENT: content}}
+    return {**document, MODULES_CONTENT: content}
 
 
-def _check_top(document: dict[str, Any]) -> None:
-    version = document.get(_VERSION_KEY, TEMPLATE_VERSIONS[0])
-    if version not in TEMPLATE_VERSIONS:
-        raise ConfigurationError(
-            "bad-deployment",
-            f"{_VERSION_KEY} {version!r} is not known",
-            where=_VERSION_KEY,
-            advice=f"use {TEMPLATE_VERSIONS[0]}",
-        )
-    for name in document:
-        if name not in (MODULES_CONTENT, _VERSION_KEY, "$schema"):
-            raise ConfigurationError(
-                "bad-deployment",
-                f"the name {name!r} is not known here",
-                where="top level",
-                advice=suggestion(name, [MODULES_CONTENT, _VERSION_KEY]),
-            )
+def _first(errors: list[Finding], template: Path) -> ConfigurationError:
+    error = errors[0].error()
+    if len(errors) == 1:
+        return error
+    more = f"{len(errors) - 1} more: see `edgeclave deployment check {template}`"
+    return ConfigurationError(
+        error.code, error.what, where=error.where, advice=f"{error.advice}; {more}" if error.advice else more
+    )
+
+
+def _note(finding: Finding) -> str:
+    advice = f"; {finding.advice}" if finding.advice else ""
+    return f"{finding.where}: {finding.what}{advice}"

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import msgspec
 
+from edgeclave.deployment import located_json
+from edgeclave.deployment.document import nearest
 from edgeclave.deployment.variables import expand
 from edgeclave.errors import ConfigurationError
 
 DEFAULT_PLATFORM = "amd64"
 MODULES_FOLDER = "modules"
 MODULE_FILE = "module.json"
-_REFERENCE = re.compile(
-    r"\$\{(?:MODULES\.(?P<name>[^.{}<>]+)|MODULEDIR<(?P<folder>[^<>]+)>)(?P<platform>\.[^{}<>]+)?\}"
-)
+REFERENCE = re.compile(r"\$\{(?:MODULES\.(?P<name>[^.{}<>]+)|MODULEDIR<(?P<folder>[^<>]+)>)(?P<platform>\.[^{}<>]+)?\}")
 
 
 class _Tag(msgspec.Struct):
@@ -42,57 +42,76 @@ class _Module(msgspec.Struct):
 
 @dataclass
 class Images:
-    """What the placeholders of one template stand for."""
+    """What the placeholders of one template stand for.
+
+    Args:
+        root: the folder of the solution, where `modules/` is.
+        template_folder: where the paths of `${MODULEDIR<path>}` begin.
+        values: of variables in module.json.
+        platform: of images whose placeholder names none.
+    """
 
     root: Path
+    template_folder: Path
     values: Mapping[str, str]
+    platform: str = DEFAULT_PLATFORM
     folders: dict[str, Path] = field(default_factory=dict)  # image -> the module's source folder
-    undefined: list[str] = field(default_factory=list)
+    undefined: dict[str, Path] = field(default_factory=dict)  # variable -> the module.json that names it
+    problems: dict[str, ConfigurationError] = field(default_factory=dict)  # placeholder -> why it stands for nothing
 
-    def expand(self, text: str, where: str) -> str:
-        """Replaces every placeholder in the text of a template.
-
-        Raises:
-            ConfigurationError: `no-such-module`, `bad-module-json`, `no-such-platform`.
+    def expand(self, text: str) -> str:
+        """Replaces every placeholder in the text of a template; one that stands for nothing stays and is a problem:
+        `no-such-module`, `no-such-platform`, or `bad-json` and `bad-module-json` of its module.json.
         """
-        return _REFERENCE.sub(lambda match: self._image(match, where), text)
+        return REFERENCE.sub(self._replaced, text)
 
-    def _image(self, match: re.Match[str], where: str) -> str:
+    def _replaced(self, match: re.Match[str]) -> str:
+        try:
+            return self._image(match)
+        except ConfigurationError as error:
+            self.problems[match[0]] = error
+            return match[0]
+
+    def _image(self, match: re.Match[str]) -> str:
         name, folder_name = match["name"], match["folder"]
-        folder = self.root / MODULES_FOLDER / name if name else self.root / folder_name
+        folder = self.root / MODULES_FOLDER / name if name else self.template_folder / folder_name
         if not (folder / MODULE_FILE).is_file():
+            known = sorted(path.parent.name for path in (self.root / MODULES_FOLDER).glob(f"*/{MODULE_FILE}"))
+            near = nearest(name or Path(folder_name).name, known)
+            meant = f"did you mean {near!r}?" if near else f"known modules: {', '.join(known) or 'none'}"
             raise ConfigurationError(
                 "no-such-module",
                 f"{match[0]} names a module that is not there",
-                where=where,
-                advice=f"there is no {folder / MODULE_FILE}; known modules: {', '.join(self._known()) or 'none'}",
+                advice=f"there is no {folder / MODULE_FILE}; {meant}",
             )
         module = self._read(folder / MODULE_FILE)
         platform = (match["platform"] or "").removeprefix(".")
-        platform = f"{DEFAULT_PLATFORM}.debug" if platform == "debug" else platform or DEFAULT_PLATFORM
+        platform = f"{self.platform}.debug" if platform == "debug" else platform or self.platform
         if platform not in module.image.tag.platforms:
             raise ConfigurationError(
                 "no-such-platform",
                 f"{match[0]} wants platform {platform!r}, which the module does not have",
                 where=str(folder / MODULE_FILE),
-                advice=f"it has {', '.join(module.image.tag.platforms) or 'none'}",
+                advice=f"{folder / MODULE_FILE} has {', '.join(module.image.tag.platforms) or 'none'}",
             )
         image = f"{module.image.repository}:{module.image.tag.version}-{platform}"
         self.folders[image] = folder
         return image
 
     def _read(self, path: Path) -> _Module:
-        text, undefined = expand(path.read_text(encoding="utf-8"), self.values)
-        self.undefined += [name for name in undefined if name not in self.undefined]
         try:
-            return msgspec.json.decode(text, type=_Module)
-        except msgspec.DecodeError as error:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError("bad-module-json", f"cannot be read: {error}", where=str(path)) from error
+        expanded, undefined = expand(text, self.values)
+        for name in undefined:
+            self.undefined.setdefault(name, path)
+        try:
+            return msgspec.convert(located_json.read(expanded, str(path)).value, _Module)
+        except msgspec.ValidationError as error:
             raise ConfigurationError(
                 "bad-module-json",
                 f"is not a module description: {error}",
                 where=str(path),
                 advice="it needs image.repository, image.tag.version and image.tag.platforms",
             ) from error
-
-    def _known(self) -> list[str]:
-        return sorted(path.parent.name for path in (self.root / MODULES_FOLDER).glob(f"*/{MODULE_FILE}"))
