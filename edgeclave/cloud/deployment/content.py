@@ -1,19 +1,12 @@
-"""What a template deploys: a whole deployment, or a layer above one.
-
-A layer gives no module its whole of $edgeAgent or $edgeHub, only paths below `properties.desired`:
-`"$edgeAgent": {"properties.desired.modules.extra": {...}}`.
-"""
+"""What a template deploys: a whole deployment, or a layer with the target and priority in its file."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeclave.cloud.deployment.layer import generate_layer
-from edgeclave.deployment.deployment import generate
-from edgeclave.deployment.variables import expand
+from edgeclave.deployment import Finding, check_deployment, generate
 from edgeclave.errors import ConfigurationError
 
 Content = dict[str, dict[str, Any]]
@@ -21,31 +14,49 @@ Content = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Template:
-    """`content` is the manifest's `modulesContent`; `notes` are sentences about what is legal but surely not meant."""
+    """`content` is the manifest's `modulesContent`; `notes` are sentences about what is legal and probably not meant.
+
+    A layer's file may name `id`, `target`, `priority` and `labels`.
+    """
 
     content: Content
     notes: tuple[str, ...]
+    layered: bool
+    id: str = ""
+    target: str = ""
+    priority: int = 0
+    labels: dict[str, str] | None = None
 
 
-def read_template(path: Path, *, layered: bool) -> Template:
+class TemplateError(ConfigurationError):
+    """The first mistake in a template; `errors` are all of them."""
+
+    def __init__(self, findings: list[Finding]) -> None:
+        self.errors = [finding.error() for finding in findings]
+        first = self.errors[0]
+        super().__init__(first.code, first.what, where=first.where, advice=first.advice)
+
+
+def read_template(path: Path, *, platform: str) -> Template:
     """A template with its variables and images in place.
 
+    A variable that nothing defines is an error here, though the simulator only notes it: devices elsewhere would get
+    its name instead of its value.
+
     Raises:
-        ConfigurationError: what is wrong in it and where; `undefined-variable`: on this machine a note, but not for
-            devices elsewhere.
+        ConfigurationError: it cannot be read at all, or TemplateError with all that is wrong in it.
     """
-    notes: tuple[str, ...] = ()
-    if layered:
-        content = generate_layer(path)
-    else:
-        deployment = generate(path)
-        content, notes = deployment.manifest["modulesContent"], deployment.notes
-    _, undefined = expand(json.dumps(content), {})
-    if undefined:
-        raise ConfigurationError(
-            "undefined-variable",
-            f"${undefined[0]} is not defined in .env beside the template or in the environment",
-            where=str(path),
-            advice=f"define {', '.join(undefined)}",
-        )
-    return Template(content, tuple(note for note in notes if not note.startswith("$")))
+    findings = check_deployment(path, platform=platform)
+    if errors := [finding for finding in findings if finding.severity == "error"]:
+        raise TemplateError(errors)
+    deployment = generate(path, platform=platform)
+    top = deployment.manifest
+    return Template(
+        deployment.modules_content,
+        deployment.notes,
+        layered="content" in top,
+        id=top.get("id", ""),
+        target=top.get("targetCondition", ""),
+        priority=top.get("priority", 0),
+        labels=top.get("labels"),
+    )

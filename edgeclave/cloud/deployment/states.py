@@ -25,6 +25,8 @@ _CODES = {
 _PULL = re.compile(
     r"pull(ing)? image|manifest unknown|pull access denied|no such image|repository does not exist", re.I
 )
+_TWIN_REFUSED = ("malformed-twin", "unknown-twin-field", "bad-twin", "bad-beacon", "too-many-trusted-apps")
+"""Reasons that are about the twin; others, such as a trusted application that does not run yet, may pass."""
 LOOK_ON_DEVICE = (
     "on the device: is it switched on, online and its clock right? `sudo iotedge system status`, then "
     "`sudo iotedge check` and `sudo iotedge system logs`"
@@ -138,8 +140,10 @@ def _trusted_apps(twins: Twins) -> Iterator[State]:
             entry = reported.get(app) if isinstance(reported, Mapping) else None
             yield _trusted_app(device, f"{name}/{app}", wanted, entry)
         if problem := _problem(twin):
-            what = f"refuses its twin: {problem.get('what')} [{problem.get('code')}]"
-            yield State(device, f"{name} twin", Level.FAILED, what, str(problem.get("advice") or ""))
+            refused = problem.get("code") in _TWIN_REFUSED or problem is not twin.reported.get("reason")
+            what = f"{'refuses its twin: ' if refused else ''}{problem.get('what')} [{problem.get('code')}]"
+            level = Level.FAILED if refused else Level.WAITING
+            yield State(device, f"{name} twin", level, what, str(problem.get("advice") or ""))
         elif "policy" in twin.desired and not isinstance(twin.reported.get("policy"), Mapping):
             yield State(device, f"{name} twin", Level.WAITING, "has not reported its policy yet")
 
@@ -166,7 +170,7 @@ def _trusted_app(device: str, part: str, wanted: Any, reported: Any) -> State:
 
 
 def _problem(twin: Twin) -> Mapping[str, Any] | None:
-    """Why a module of ours refuses its twin: ta_runner's `reason`, enclave_broker's `policy.problem`."""
+    """What a module of ours says is wrong: `reason` of most, `policy.problem` of enclave_broker."""
     policy = twin.reported.get("policy")
     found = twin.reported.get("reason") or (policy.get("problem") if isinstance(policy, Mapping) else None)
     return found if isinstance(found, Mapping) else None

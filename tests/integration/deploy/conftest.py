@@ -69,9 +69,12 @@ class Solution:
             },
         )
 
-    def write(self, name: str, content: dict[str, Any]) -> Path:
+    def write(self, name: str, content: dict[str, Any], *, layer: dict[str, Any] | None = None) -> Path:
+        """A template; with what else stands in its file, one of a layer."""
         path = self.folder / name
-        path.write_text(json.dumps({"$schema-template": "4.0.0", "modulesContent": content}))
+        body: dict[str, Any] = {"modulesContent": content}
+        body = body if layer is None else {**layer, "content": body}
+        path.write_text(json.dumps({"$schema-template": "4.0.0", **body}))
         return path
 
 

@@ -70,15 +70,28 @@ def test_a_layer_adds_to_what_is_below(
             "$edgeHub": {"properties.desired.routes.extra": "FROM /messages/modules/extra/* INTO $upstream"},
             "worker": {"properties.desired.rate": 9},
         },
+        layer={"id": "fast", "targetCondition": "tags.fast = true", "priority": 5, "labels": {"a": "b"}},
     )
-    target = ("--target", "tags.fast = true")
-    done = deploy(layer, "--config-id", "fast", *target, "--priority", 5, "--layered", "--yes", "--json")
+    done = deploy(layer, "--layered", "--yes", "--json")
     assert (done.code, done.ended["healthy"]) == (0, True), done.out + done.err
     assert {event["part"] for event in done.events if event["event"] == "state"} >= {"worker", "extra"}
     assert registry.get_module_twin("edge01", "worker").properties.desired["rate"] == 9
-    assert "leave out --layered" in deploy(solution.template(), "--config-id", "x", *target, "--layered").err
-    without = deploy(layer, "--config-id", "x", *target)
-    assert (without.code, "bad-deployment" in without.err) == (2, True)
+    changed = deploy(layer, "--priority", 6, "--label", "c=d", "--dry-run")
+    assert ("~ priority: 5 -> 6" in changed.out, '+ labels.c: "d"' in changed.out) == (True, True)
+
+
+def test_a_layer_and_a_whole_deployment_are_told_apart(
+    simulator: SimulatorThread, solution: Solution, deploy: Deploy
+) -> None:
+    whole = solution.template()
+    layer = solution.write("layer.template.json", {"worker": {"properties.desired.rate": 9}}, layer={})
+    for arguments in (
+        (whole, "--config-id", "x", *PRESSES, "--layered"),
+        (layer, "--device", "edge01"),
+        (layer, "--config-id", "x"),
+    ):
+        done = deploy(*arguments)
+        assert (done.code, "[bad-usage]" in done.err) == (2, True), arguments
 
 
 def test_one_that_another_deployment_outranks_is_not_called_done(

@@ -32,7 +32,7 @@ KEY = "c2VjcmV0IG9mIHRoZSBodWI="
         pytest.param([], "bad-usage", id="neither a device nor a deployment's id"),
         pytest.param(["--device", "a", "--config-id", "b"], "bad-usage", id="both"),
         pytest.param(["--config-id", "b"], "bad-usage", id="no target"),
-        pytest.param(["--device", "a", "--layered"], "bad-usage", id="a layer for one device"),
+        pytest.param(["--device", "a", "--layered"], "bad-usage", id="a whole deployment that was to be a layer"),
         pytest.param(["--device", "a", "--label", "north"], "bad-usage", id="a label without a value"),
         pytest.param(["--device", "a", "--ca", "nothing.pem"], "file-unreadable", id="no such CA file"),
         pytest.param(["nothing.json", "--device", "a"], "no-such-template", id="no such template"),
