@@ -18,7 +18,7 @@ NOT_CHECKED = ("# On Azure, not checked here", "# On the gateway, not checked he
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
 def test_from_an_empty_hub_to_a_device_whose_ta_was_upgraded_and_rolled_back(tmp_path: Path) -> None:
-    for name in ("modules", "deployments", "deployment.template.json"):
+    for name in ("modules", "examples", "deployments", "deployment.template.json"):
         (tmp_path / name).symlink_to(ROOT / name)
     with Reader(tmp_path) as reader:
         assert reader.follow(PAGE) >= 25
