@@ -39,9 +39,7 @@ def test_the_metrics_of_the_page_are_those_of_the_modules() -> None:
     registry = CollectorRegistry()
     Metrics(registry)
     RunnerMetrics(registry)
-    offered = {
-        f"{family.name}_total" if family.type == "counter" else family.name for family in registry.collect()
-    }
+    offered = {f"{family.name}_total" if family.type == "counter" else family.name for family in registry.collect()}
     section = PAGE.read_text().partition("## 9. Watch")[2].partition("\n## ")[0]
     named = set(re.findall(r"`((?:ta_runner|edgeclave_broker)_\w+)`", section))
     assert named == offered
