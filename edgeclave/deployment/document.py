@@ -58,7 +58,9 @@ def nearest(given: str, known: Iterable[str]) -> str | None:
     """The name that was probably meant; None when none is like it."""
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(given.lower(), by_lower, 1)
-    return by_lower[close[0]] if close else None
+    if close:
+        return by_lower[close[0]]
+    return next((by_lower[name] for name in by_lower if len(given) > 2 and name.startswith(given.lower())), None)
 
 
 def suggestion(given: str, known: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ An image is `<repository>:<version>-<platform>`. A suffix chooses the platform: 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -91,11 +92,10 @@ class Images:
             raise ConfigurationError(
                 "no-such-platform",
                 f"{match[0]} wants platform {platform!r}, which the module does not have",
-                where=str(folder / MODULE_FILE),
                 advice=f"{folder / MODULE_FILE} has {', '.join(module.image.tag.platforms) or 'none'}",
             )
         image = f"{module.image.repository}:{module.image.tag.version}-{platform}"
-        self.folders[image] = folder
+        self.folders[image] = Path(os.path.normpath(folder.absolute()))
         return image
 
     def _read(self, path: Path) -> _Module:

@@ -7,7 +7,7 @@ mistake, so that is a warning.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -17,8 +17,11 @@ from edgeclave.deployment.known_modules import ENDS, Ends
 from edgeclave.deployment.manifest import WHOLE, check_version, name_of
 from edgeclave.deployment.routes import (
     DEFAULT_TIME_TO_LIVE_SECONDS,
+    LOWEST_PRIORITY,
+    MAX_TIME_TO_LIVE_SECONDS,
     Input,
     Route,
+    check_name,
     default_time_to_live,
     parse_entry,
 )
@@ -50,8 +53,8 @@ class _StoreAndForward(msgspec.Struct, forbid_unknown_fields=True, rename="camel
 
 class _RouteFields(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     route: str
-    priority: int = 9
-    time_to_live_secs: int = 0
+    priority: Annotated[int, msgspec.Meta(ge=0, le=LOWEST_PRIORITY)] = LOWEST_PRIORITY
+    time_to_live_secs: Annotated[int, msgspec.Meta(ge=0, le=MAX_TIME_TO_LIVE_SECONDS)] = 0
 
 
 def check_hub(
@@ -73,9 +76,12 @@ def check_hub(
         if isinstance(value, dict) and not check_object(value, _RouteFields, (*path, *place), report):
             continue
         with report.catching((*path, *place)):
-            route = parse_entry(name_of(place), value, default, "")
-            _check_source(route, (*path, *place), report, modules)
-            _check_sink(route, (*path, *place), report, modules)
+            check_name(name_of(place), "")
+        text: Path = (*path, *place, "route") if isinstance(value, dict) else (*path, *place)
+        with report.catching(text):
+            route = parse_entry("this", value, default, "")
+            _check_source(route, text, report, modules)
+            _check_sink(route, text, report, modules)
 
 
 def _routes_of(section: Mapping[str, Any]) -> dict[Path, Any]:

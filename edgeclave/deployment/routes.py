@@ -117,8 +117,7 @@ def parse_entry(name: str, value: object, default_ttl: int, where: str) -> Route
     Raises:
         ConfigurationError: `bad-route` or `bad-condition`.
     """
-    if not _NAME.fullmatch(name):
-        raise _bad("a route's name has no dots, $, # or spaces", where)
+    check_name(name, where)
     try:
         settings = _RouteSettings(value) if isinstance(value, str) else msgspec.convert(value, _RouteSettings)
     except msgspec.ValidationError as error:
@@ -136,6 +135,12 @@ def parse_entry(name: str, value: object, default_ttl: int, where: str) -> Route
         time_to_live_seconds=settings.time_to_live_secs or default_ttl,
         where=where,
     )
+
+
+def check_name(name: str, where: str) -> None:
+    """Raises ConfigurationError `bad-route`."""
+    if not _NAME.fullmatch(name):
+        raise _bad("a route's name has no dots, $, # or spaces", where)
 
 
 def default_time_to_live(desired: Mapping[str, object], where: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin
@@ -16,6 +17,7 @@ _PLACE = re.compile(r" - at `\$(?P<path>[^`]*)`$")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 _EXPECTED = re.compile(r"Expected `(?P<wanted>[a-z]+)(?: \| null)?`, got `(?P<given>[a-z]+)`")
 _ENUM = re.compile(r"Invalid enum value '(?P<given>.*)'", re.DOTALL)
+_LIMITED = re.compile(r"Expected `(?P<wanted>[a-z]+)(?: \| null)?` (?P<limit>.*)", re.DOTALL)
 _KINDS = {
     "object": "an object",
     "array": "an array",
@@ -35,7 +37,7 @@ def check_object(
     if not isinstance(value, dict):
         report.error(path, f"must be an object, not {kind_of(value)}")
         return False
-    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    fields = fields_of(kind)
     names = {given: (member(fields, given) or given) if any_case else given for given in value}
     unknown = [given for given, name in names.items() if name not in fields]
     for given in unknown:
@@ -50,6 +52,12 @@ def check_object(
         if name in fields
     ]
     return all(right) and not unknown and not missing
+
+
+@functools.cache
+def fields_of(kind: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    """The fields of a struct by the names that stand in JSON."""
+    return {field.encode_name: field for field in msgspec.structs.fields(kind)}
 
 
 def member(value: Iterable[str], name: str) -> str | None:
@@ -87,7 +95,16 @@ def _explained(message: str, kind: Any) -> tuple[str, str]:
         choices = _choices(kind)
         near = nearest(match["given"], choices)
         return f"{match['given']!r} is none of {', '.join(choices)}", f"did you mean {near!r}?" if near else ""
+    if match := _LIMITED.fullmatch(message):
+        return f"must be {_described(kind) or _KINDS.get(match['wanted'], match['wanted']) + ' ' + match['limit']}", ""
     return message[:1].lower() + message[1:], ""
+
+
+def _described(kind: Any) -> str:
+    """What the type itself says of its form."""
+    return next(
+        (part.description for part in get_args(kind) if isinstance(part, msgspec.Meta) and part.description), ""
+    )
 
 
 def _choices(kind: Any) -> list[str]:

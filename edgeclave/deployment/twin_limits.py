@@ -41,7 +41,7 @@ def faults(value: object, path: Path = ()) -> Iterator[Fault]:
         for key, below in value.items():
             if not key or len(key.encode(errors="surrogatepass")) > MAX_KEY_BYTES or _FORBIDDEN_IN_KEY.search(key):
                 yield Fault(
-                    path,
+                    (*path, key),
                     f"{key[:80]!r} is not a property name",
                     "names have at most 1 KB and no control characters, dots, $ or spaces",
                 )

@@ -252,7 +252,7 @@ DESIRED = ("modulesContent", "$edgeAgent", "properties.desired")
             id="module's name",
         ),
         pytest.param(
-            worker(settings={"image": "${MODULES.worker.arm64v8}"}), "arm64v8", "module.json", "amd64", id="platform"
+            worker(settings={"image": "${MODULES.worker.arm64v8}"}), "arm64v8", "settings.image", "amd64", id="platform"
         ),
         pytest.param(
             worker(settings={"image": "${MODULEDIR<./module/worker>}"}), "MODULEDIR", "template", "worker", id="folder"
