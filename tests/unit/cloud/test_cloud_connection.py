@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeclave.cloud.connection import EVENT_HUB_VARIABLE, connection_string, parse_event_hub
+from edgeclave.cloud.connection import EVENT_HUB_VARIABLE, connection_string, parse_event_hub, parse_hub
 from edgeclave.errors import ConfigurationError
 
 KEY = "c2VjcmV0IG9mIHRoZSBodWI="
@@ -101,3 +101,41 @@ def test_none_at_all_names_option_and_variable(monkeypatch: pytest.MonkeyPatch) 
         connection_string(None, variable=EVENT_HUB_VARIABLE, option="--eventhub")
     assert "--eventhub @FILE" in caught.value.advice
     assert EVENT_HUB_VARIABLE in caught.value.advice
+
+
+HUB = f"HostName=h.azure-devices.net;SharedAccessKeyName=deployer;SharedAccessKey={KEY}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(HUB, id="as the portal shows it"),
+        pytest.param(HUB + ";\n", id="a semicolon and a new line at the end"),
+        pytest.param(HUB.replace("HostName", "hostname"), id="a name in small letters"),
+    ],
+)
+def test_a_hub_connection_is_as_the_sdk_takes_it_and_hides_its_key(text: str) -> None:
+    connection = parse_hub(text)
+    assert (connection.host, connection.policy, connection.text) == ("h.azure-devices.net", "deployer", HUB)
+    assert KEY not in repr(connection)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param(HUB.replace("HostName=h.azure-devices.net;", ""), "HostName is missing", id="no host"),
+        pytest.param(HUB.partition(";SharedAccessKey=")[0], "SharedAccessKey is missing", id="no key"),
+        pytest.param(HUB.replace("SharedAccessKeyName=deployer;", ""), "KeyName is missing", id="no policy"),
+        pytest.param(HUB[:-3], "not base64", id="a key that was cut"),
+        pytest.param(HUB + ";DeviceId=edge01", "device's own", id="a device's connection string"),
+        pytest.param(HUB + ";SharedAccessSignature=s", "needs the key", id="a ready-made signature"),
+        pytest.param(GOOD, "part 1", id="an event hub's connection string"),
+        pytest.param(HUB + ";" + HUB, "twice", id="twice"),
+    ],
+)
+def test_a_hub_connection_error_never_shows_the_key(text: str, words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_hub(text)
+    assert caught.value.code == "bad-connection-string"
+    assert words in caught.value.what
+    assert KEY not in str(caught.value)
