@@ -53,13 +53,19 @@ class ModuleChanged(msgspec.Struct, tag_field="event", tag="module"):
     log: str
 
 
+class Ready(msgspec.Struct, tag_field="event", tag="ready", rename="camel"):
+    """All deployed modules have been started, each with what became of it told before."""
+
+    modules: int
+
+
 class Stopped(msgspec.Struct, tag_field="event", tag="stopped"):
     """Everything ended in order."""
 
     reason: str
 
 
-Event = Started | Note | Applied | ModuleChanged | Stopped
+Event = Started | Note | Applied | ModuleChanged | Ready | Stopped
 
 
 async def up(template: Path, state: Path, seconds: float | None, report: Callable[[Event], None]) -> None:
@@ -93,12 +99,21 @@ async def up(template: Path, state: Path, seconds: float | None, report: Callabl
             report(Applied(str(manifest), list(modules)))
             agent = Agent(simulator.state, simulator.hub, deployment.folders, lambda event: report(_module(event)))
             simulator.workload.process_of = agent.process_of
+            simulator.control.supervisor = agent
             agent.start()
+            telling = asyncio.create_task(_tell_when_ready(agent, report))
             try:
                 reason = await _end(seconds)
             finally:
+                telling.cancel()
                 await agent.stop()
         report(Stopped(reason))
+
+
+async def _tell_when_ready(agent: Agent, report: Callable[[Event], None]) -> None:
+    await agent.reconciled()
+    running = [each for each in agent.processes.values() if each.state.runtime_status == "running"]
+    report(Ready(len(running)))
 
 
 def _module(event: ModuleEvent) -> ModuleChanged:

@@ -56,6 +56,9 @@ class Agent:
         self._processes: dict[str, ModuleProcess] = {}
         self._link = AgentLink(self._name, hub.methods, lambda: self._processes)
         self._not_started: dict[str, ModuleSpecification] = {}
+        self._by_hand: set[str] = set()
+        self._reconciling = asyncio.Lock()
+        self._reconciled = asyncio.Event()
         self._shown: dict[str, tuple[str, str]] = {}
         self._problem = ""
         self._wake = asyncio.Event()
@@ -78,6 +81,31 @@ class Agent:
             self._task = None
         await asyncio.gather(*(process.stop() for process in self._processes.values()))
 
+    async def reconciled(self) -> None:
+        """Returns once all deployed modules have been started, or were found not to be startable."""
+        await self._reconciled.wait()
+
+    async def take_over(self, module_id: str) -> dict[str, str]:
+        """Leaves a module to somebody who runs it by hand; returns the environment that it would run with.
+
+        Raises:
+            ConfigurationError: `no-such-module`.
+        """
+        async with self._reconciling:
+            specification = self._specification(module_id)
+            self._by_hand.add(module_id)
+            process = self._processes.pop(module_id, None)
+            if process is not None:
+                await process.stop()
+        self._wake.set()
+        return {**specification.environment, **self._environment(module_id)}
+
+    def give_back(self, module_id: str) -> None:
+        """Runs a module again that was taken over. Raises ConfigurationError `no-such-module`."""
+        self._specification(module_id)
+        self._by_hand.discard(module_id)
+        self._wake.set()
+
     @property
     def processes(self) -> Mapping[str, ModuleProcess]:
         return self._processes
@@ -96,7 +124,8 @@ class Agent:
             await self._wake.wait()
             self._wake.clear()
             try:
-                await self._reconcile(read_specifications(self._state.twins.at_edge(self._name).desired, self._folders))
+                async with self._reconciling:
+                    await self._reconcile(self._specifications())
                 self._problem = ""
             except ConfigurationError as error:
                 self._problem = str(error)
@@ -105,10 +134,29 @@ class Agent:
                 self._problem = str(error)
                 _log.error("cannot reconcile", problem=str(error))
             self._report()
+            self._reconciled.set()
+
+    def _specifications(self) -> list[ModuleSpecification]:
+        return read_specifications(self._state.twins.at_edge(self._name).desired, self._folders)
+
+    def _specification(self, module_id: str) -> ModuleSpecification:
+        for specification in self._specifications():
+            if specification.module_id == module_id:
+                return specification
+        raise ConfigurationError(
+            "no-such-module",
+            f"the deployment has no module {module_id[:128]!r}",
+            advice="`edgeclave sim status` names them; a program of your own joins by `edgeclave sim env`",
+        )
 
     async def _reconcile(self, specifications: list[ModuleSpecification]) -> None:
-        wanted = {each.module_id: each for each in specifications if each.wanted and each.runnable}
-        self._not_started = {each.module_id: each for each in specifications if not (each.wanted and each.runnable)}
+        deployed = {each.module_id: each for each in specifications}
+        wanted = {
+            module_id: each
+            for module_id, each in deployed.items()
+            if each.wanted and each.runnable and module_id not in self._by_hand
+        }
+        self._not_started = {module_id: each for module_id, each in deployed.items() if module_id not in wanted}
         for module_id, process in list(self._processes.items()):
             if wanted.get(module_id) != process.specification:
                 await process.stop()
@@ -120,16 +168,9 @@ class Agent:
                 await self._processes[module_id].launched()  # in startupOrder, one after the other
 
     def _new_process(self, specification: ModuleSpecification) -> ModuleProcess:
-        module_id, state = specification.module_id, self._state
-        identity = state.module(module_id)
-        environment = module_environment(
-            state.directory,
-            state.settings,
-            module_id=module_id,
-            generation_id=identity.generation_id,
-            address=identity.address,
-        )
-        logs = state.directory / "logs"
+        module_id = specification.module_id
+        environment = self._environment(module_id)
+        logs = self._state.directory / "logs"
         logs.mkdir(mode=0o700, exist_ok=True)
         return ModuleProcess(
             specification,
@@ -139,10 +180,23 @@ class Agent:
             changed=self._report,
         )
 
+    def _environment(self, module_id: str) -> dict[str, str]:
+        identity = self._state.module(module_id)
+        return module_environment(
+            self._state.directory,
+            self._state.settings,
+            module_id=module_id,
+            generation_id=identity.generation_id,
+            address=identity.address,
+        )
+
     def _report(self) -> None:
         """Writes what changed into the reported properties and tells the listener."""
         modules = {module_id: _reported(p.specification, p.state) for module_id, p in self._processes.items()}
-        modules |= {module_id: _reported(s, _not_started(s)) for module_id, s in self._not_started.items()}
+        modules |= {
+            module_id: _reported(s, _not_started(s, by_hand=module_id in self._by_hand))
+            for module_id, s in self._not_started.items()
+        }
         twin = self._state.twins.at_edge(self._name)
         report: Section = {
             "schemaVersion": SCHEMA_VERSION,
@@ -172,7 +226,9 @@ class Agent:
             self._event(ModuleEvent(module_id, *now, process.log_file if process else None))
 
 
-def _not_started(specification: ModuleSpecification) -> ModuleState:
+def _not_started(specification: ModuleSpecification, *, by_hand: bool) -> ModuleState:
+    if by_hand:
+        return ModuleState("stopped", f"run by hand until `edgeclave sim give-back {specification.module_id}`")
     if not specification.wanted:
         return ModuleState("stopped", "the deployment wants it stopped")
     return ModuleState("failed", f"not started: {specification.image} is not built from a module of this solution")
