@@ -145,9 +145,7 @@ class ModuleProcess:
                 "-I",
                 launcher.__file__,
                 str(os.getpid()),
-                sys.executable,
-                "-u",
-                str(folder / "main.py"),
+                *_command(self.specification, folder / "main.py"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=descriptor,
@@ -182,6 +180,14 @@ class ModuleProcess:
         self.state.runtime_status = status
         self.state.status_description = description
         self._changed()
+
+
+def _command(specification: ModuleSpecification, program: Path) -> list[str]:
+    if specification.debug_port is None:
+        return [sys.executable, "-u", str(program)]
+    listen = ["--listen", f"127.0.0.1:{specification.debug_port}"]
+    # Not in children: an enclave has no place for a debugger that listens.
+    return [sys.executable, "-u", "-m", "debugpy", *listen, "--configure-subProcess", "False", str(program)]
 
 
 def trim(log_file: Path) -> None:

@@ -1,19 +1,30 @@
-"""What $edgeAgent's desired properties ask for, module by module."""
+"""What $edgeAgent's desired properties ask for, module by module.
+
+A debug image (`${MODULES.x.debug}`) whose createOptions publish the port of debugpy stands for running under it here too.
+debugpy listens on 127.0.0.1 at the published port, so that an editor attaches to it as it would to the container.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeclave.simulator.deployment.create_options import KEYS
 from edgeclave.simulator.deployment.document import convert, expect_object, require
 from edgeclave.simulator.deployment.manifest import ModuleSettings, RestartPolicy
+
+DEBUG_PLATFORM = ".debug"
 
 
 @dataclass(frozen=True)
 class ModuleSpecification:
-    """One module. `folder` is None when its image is not built from this solution; then it cannot be started here."""
+    """One module. `folder` is None when its image is not built from this solution; then it cannot be started here.
+
+    `debug_port` is where debugpy listens on 127.0.0.1, None when it does not run.
+    """
 
     module_id: str
     image: str
@@ -23,6 +34,7 @@ class ModuleSpecification:
     version: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     startup_order: int = 0
+    debug_port: int | None = None
 
     @property
     def runnable(self) -> bool:
@@ -53,7 +65,20 @@ def _read(name: str, value: object, folders: Mapping[str, Path], place: str) -> 
         settings.version or "",
         {variable: _text(entry.get("value", "")) for variable, entry in settings.env.items()},
         settings.startup_order,
+        _debug_port(settings.settings) if image.endswith(DEBUG_PLATFORM) else None,
     )
+
+
+def _debug_port(settings: Mapping[str, Any]) -> int | None:
+    """The port of this machine that a module's debugger is published at."""
+    try:
+        options = json.loads("".join(str(settings.get(key, "")) for key in KEYS) or "{}")
+    except ValueError:  # the service checks them only in part; here nothing else of them is used
+        return None
+    match options:
+        case {"HostConfig": {"PortBindings": {"5678/tcp": [{"HostPort": str(port)}, *_]}}} if port.isdecimal():
+            return int(port)
+    return None
 
 
 def _text(value: object) -> str:
