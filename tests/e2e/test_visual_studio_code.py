@@ -125,10 +125,6 @@ def test_attach_to_a_module_that_the_simulator_runs_with_debugpy(window: Window)
 
 def debug_template(folder: Path, port: int) -> Path:
     """The solution's template with one module, from its debug image, debugpy published at `port`."""
-    description = folder / "modules" / "sample_analytics" / "module.json"
-    module = json.loads(description.read_text())
-    module["image"]["tag"]["platforms"]["amd64.debug"] = "./Dockerfile.amd64.debug"
-    description.write_text(json.dumps(module))
     template = json.loads((folder / "deployment.template.json").read_text())
     content = template["modulesContent"]
     modules = content["$edgeAgent"]["properties.desired"]["modules"]

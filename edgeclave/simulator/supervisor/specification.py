@@ -1,7 +1,7 @@
 """What $edgeAgent's desired properties ask for, module by module.
 
-A debug image (`${MODULES.x.debug}`) whose createOptions publish the port of debugpy stands for running under it here too.
-debugpy listens on 127.0.0.1 at the published port, so that an editor attaches to it as it would to the container.
+A debug image (`${MODULES.x.debug}`) whose createOptions publish debugpy's port means that here, too, the module runs under
+debugpy. It listens on 127.0.0.1 at the published port, so that an editor attaches as it would to the container.
 """
 
 from __future__ import annotations
