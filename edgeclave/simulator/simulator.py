@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -39,6 +41,7 @@ from edgeclave.simulator.workload.api import WorkloadApi
 from edgeclave.simulator.workload.sockets import WorkloadSockets
 
 HOUSEKEEPING_SECONDS = 60
+MQTTS_PORT, HTTPS_PORT = 8883, 443  # azure-iot-device has no others
 
 
 class Simulator:
@@ -76,6 +79,8 @@ class Simulator:
         self._workload = WorkloadSockets(self.workload, self.state.directory)
         self.control = ControlSocket(self.hub, self.settings, self.state.directory)
         self._housekeeping: asyncio.Task[None] | None = None
+        self._context: ssl.SSLContext
+        self._device_context: ssl.SSLContext
 
     @classmethod
     @asynccontextmanager
@@ -124,8 +129,8 @@ class Simulator:
         """
         settings = self.settings
         names = [settings.gateway, settings.address, settings.hub_host, DPS_HOST]
-        context = self.state.pki.server_context(names)
-        device_context = self.state.pki.device_context(names)
+        self._context = context = self.state.pki.server_context(names)
+        self._device_context = device_context = self.state.pki.device_context(names)
         enrolments = self.iot_hub.enrolments
         enrolments.on_certificate.append(lambda certificate: trust(device_context, certificate))
         for enrolment in [*enrolments.all(is_group=False), *enrolments.all(is_group=True)]:
@@ -151,6 +156,41 @@ class Simulator:
         self.hub.upstream.drain()
         self._housekeeping = asyncio.create_task(self._keep_house())
         write_runtime(self.state.directory, Runtime(os.getpid(), settings, self.ca_file))
+
+    async def listen_as_edge_hub(self, address: str) -> str:
+        """Listens at another address too, on the ports that SDKs take for granted, for modules in containers.
+
+        Returns:
+            What such modules have to do without because a port could not be had; empty when nothing.
+
+        Raises:
+            ConfigurationError: `address-in-use`, `address-not-here`.
+        """
+        try:
+            await self._mqtt.start(address, MQTTS_PORT, self._device_context)
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise ConfigurationError(
+                    "address-not-here",
+                    "the containers' network is not on this machine: the engine runs in a virtual machine or rootless",
+                    where=address,
+                    advice="use an engine that runs on this machine as a system service, or run without --containers",
+                ) from error
+            raise ConfigurationError(
+                "address-in-use",
+                f"the port of edgeHub for containers cannot be opened: {error.strerror}",
+                where=f"{address}:{MQTTS_PORT}",
+                advice=f"stop what listens there or on 0.0.0.0:{MQTTS_PORT}: `sudo ss -tlnp sport = :{MQTTS_PORT}`",
+            ) from error
+        try:
+            await self._rest.start(address, HTTPS_PORT, self._context)
+        except OSError as error:
+            return (
+                f"modules cannot call each other's direct methods, nor use MQTT over WebSocket: "
+                f"{address}:{HTTPS_PORT} cannot be opened ({error.strerror}); for ports below 1024 run as root"
+                f" or set net.ipv4.ip_unprivileged_port_start={HTTPS_PORT}"
+            )
+        return ""
 
     async def stop(self) -> None:
         """Stops everything and closes the state."""

@@ -144,14 +144,10 @@ def is_running(directory: Path) -> bool:
         return False
 
 
-def module_environment(
-    directory: Path, settings: Settings, *, module_id: str, generation_id: str, address: str
-) -> dict[str, str]:
-    """What edgeAgent gives a module, and what makes free ports and loopback addresses work without Docker."""
-    data = directory.absolute() / "data" / module_id
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+def edge_environment(settings: Settings, *, module_id: str, generation_id: str, workload_uri: str) -> dict[str, str]:
+    """What edgeAgent gives every module, whether it runs as a process or in a container."""
     return {
-        "IOTEDGE_WORKLOADURI": f"unix://{socket_path(directory, module_id)}",
+        "IOTEDGE_WORKLOADURI": workload_uri,
         "IOTEDGE_IOTHUBHOSTNAME": settings.hub_host,
         "IOTEDGE_GATEWAYHOSTNAME": settings.gateway,
         "IOTEDGE_DEVICEID": settings.device_id,
@@ -159,6 +155,18 @@ def module_environment(
         "IOTEDGE_MODULEGENERATIONID": generation_id,
         "IOTEDGE_APIVERSION": WORKLOAD_API_VERSION,
         "IOTEDGE_AUTHSCHEME": "sasToken",
+    }
+
+
+def module_environment(
+    directory: Path, settings: Settings, *, module_id: str, generation_id: str, address: str
+) -> dict[str, str]:
+    """With what makes free ports and loopback addresses work without Docker."""
+    data = directory.absolute() / "data" / module_id
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    uri = f"unix://{socket_path(directory, module_id)}"
+    return {
+        **edge_environment(settings, module_id=module_id, generation_id=generation_id, workload_uri=uri),
         "mqtt_proxy": settings.proxy_url,
         "https_proxy": settings.proxy_url,
         "EDGECLAVE_STATE": str(data),

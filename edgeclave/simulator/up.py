@@ -7,16 +7,20 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
 
-from edgeclave.simulator.deployment import generate
+from edgeclave.deployment import Deployment, generate
 from edgeclave.simulator.log import LOGGER_NAME
 from edgeclave.simulator.service_client import ApplyDeployment, carry_out
 from edgeclave.simulator.simulator import Simulator
 from edgeclave.simulator.supervisor.agent import Agent, ModuleEvent
+from edgeclave.simulator.supervisor.containers.engine import Engine
+from edgeclave.simulator.supervisor.containers.host import ContainerHost
+from edgeclave.simulator.supervisor.process import ProcessHost
+from edgeclave.simulator.supervisor.program import ModuleHost
 
 LOG_FILE = "simulator.log"
 
@@ -53,6 +57,13 @@ class ModuleChanged(msgspec.Struct, tag_field="event", tag="module"):
     log: str
 
 
+class Progress(msgspec.Struct, tag_field="event", tag="progress"):
+    """Something that takes a while before a module can start."""
+
+    module: str
+    text: str
+
+
 class Ready(msgspec.Struct, tag_field="event", tag="ready", rename="camel"):
     """All deployed modules have been started, each with what became of it told before."""
 
@@ -65,18 +76,21 @@ class Stopped(msgspec.Struct, tag_field="event", tag="stopped"):
     reason: str
 
 
-Event = Started | Note | Applied | ModuleChanged | Ready | Stopped
+Event = Started | Note | Applied | Progress | ModuleChanged | Ready | Stopped
+Report = Callable[[Event], None]
 
 
-async def up(template: Path, state: Path, seconds: float | None, report: Callable[[Event], None]) -> None:
+async def up(template: Path, state: Path, seconds: float | None, report: Report, *, containers: bool = False) -> None:
     """Runs until a signal or the end of the time, and stops in order.
 
     Raises:
-        ConfigurationError: the template, the state directory, or what the hub refuses.
+        ConfigurationError: the template, the state directory, the container engine, or what the hub refuses.
+        EngineError: what the container engine cannot do.
     """
     deployment = generate(template)  # before anything starts: most mistakes are here
+    engine = await Engine.connect() if containers else None
     with _logging_to(state):
-        async with Simulator.running(state) as simulator:
+        async with Simulator.running(state) as simulator, AsyncExitStack() as stack:
             report(
                 Started(
                     str(state),
@@ -97,8 +111,9 @@ async def up(template: Path, state: Path, seconds: float | None, report: Callabl
             )
             modules = content["$edgeAgent"]["properties.desired"]["modules"]
             report(Applied(str(manifest), list(modules)))
-            agent = Agent(simulator.state, simulator.hub, deployment.folders, lambda event: report(_module(event)))
-            simulator.workload.process_of = agent.process_of
+            host = await _host(simulator, deployment, engine, stack, report)
+            agent = Agent(simulator.state, simulator.hub, host, lambda event: report(_module(event)))
+            simulator.workload.program_of = agent.program_of
             simulator.control.supervisor = agent
             agent.start()
             telling = asyncio.create_task(_tell_when_ready(agent, report))
@@ -110,9 +125,25 @@ async def up(template: Path, state: Path, seconds: float | None, report: Callabl
         report(Stopped(reason))
 
 
-async def _tell_when_ready(agent: Agent, report: Callable[[Event], None]) -> None:
+async def _host(
+    simulator: Simulator, deployment: Deployment, engine: Engine | None, stack: AsyncExitStack, report: Report
+) -> ModuleHost:
+    if engine is None:
+        return ProcessHost(simulator.state, deployment.folders)
+    loop = asyncio.get_running_loop()
+
+    def progress(module_id: str, text: str) -> None:
+        loop.call_soon_threadsafe(report, Progress(module_id, text))
+
+    host = await stack.enter_async_context(ContainerHost.running(engine, simulator.state, deployment.folders, progress))
+    if missing := await simulator.listen_as_edge_hub(host.gateway_address):
+        report(Note(missing))
+    return host
+
+
+async def _tell_when_ready(agent: Agent, report: Report) -> None:
     await agent.reconciled()
-    running = [each for each in agent.processes.values() if each.state.runtime_status == "running"]
+    running = [each for each in agent.modules.values() if each.state.runtime_status == "running"]
     report(Ready(len(running)))
 
 

@@ -16,11 +16,9 @@ MINUTES = 15
 def test_a_developer_finds_everything_in_the_dev_container(tmp_path: Path) -> None:
     with dev_container(tmp_path) as container:
         container.up()
-        found = container.execute("sh", "-c", "id -un; command -v git make gdb gcc; python3 --version")
-        name, *tools, python = found.split("\n")[:6]
-        assert name == "vscode"
-        assert [Path(path).name for path in tools] == ["git", "make", "gdb", "gcc"]
-        assert python.startswith("Python 3.1")
+        assert container.execute("id", "-un").split() == ["vscode"]
+        for tool in ("git", "make", "gdb", "gcc", "edgeclave", "debugpy"):
+            container.execute("env", "PATH=.venv/bin:/usr/bin:/bin", "which", tool)
 
         assert "Done: " in container.execute("make", "demo")
 

@@ -125,12 +125,14 @@ def test_attach_to_a_module_that_the_simulator_runs_with_debugpy(window: Window)
 
 def debug_template(folder: Path, port: int) -> Path:
     """The solution's template with one module, from its debug image, debugpy published at `port`."""
-    template = json.loads((folder / "deployment.template.json").read_text())
+    template = json.loads((ROOT / "deployment.debug.template.json").read_text())
     content = template["modulesContent"]
     modules = content["$edgeAgent"]["properties.desired"]["modules"]
     settings = modules["sample_analytics"]["settings"]
-    settings["image"] = "${MODULES.sample_analytics.debug}"
-    settings["createOptions"]["HostConfig"]["PortBindings"] = {"5678/tcp": [{"HostPort": str(port)}]}
+    assert settings["image"] == "${MODULES.sample_analytics.debug}"
+    (published,) = settings["createOptions"]["HostConfig"]["PortBindings"]["5678/tcp"]
+    assert published == {"HostIp": "127.0.0.1", "HostPort": "5678"}
+    published["HostPort"] = str(port)
     for other in ("ta_runner", "enclave_broker"):
         del modules[other], content[other]
     path = folder / "debug.template.json"

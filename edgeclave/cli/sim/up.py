@@ -14,7 +14,7 @@ from rich.console import Console
 from edgeclave.cli.sim.options import DEFAULT_STATE, Json, State
 from edgeclave.errors import ConfigurationError
 from edgeclave.simulator.state import start_over
-from edgeclave.simulator.up import Applied, Event, ModuleChanged, Note, Ready, Started, Stopped, up
+from edgeclave.simulator.up import Applied, Event, ModuleChanged, Note, Progress, Ready, Started, Stopped, up
 
 DEFAULT_TEMPLATE = Path("deployment.template.json")
 _STYLES = {"running": "green", "failed": "red", "backoff": "yellow"}
@@ -24,11 +24,16 @@ def up_command(
     template: Annotated[Path, typer.Argument(help="The deployment template.")] = DEFAULT_TEMPLATE,
     state: State = DEFAULT_STATE,
     seconds: Annotated[float | None, typer.Option("--for", min=0, help="Stop after this many seconds.")] = None,
+    containers: Annotated[
+        bool, typer.Option("--containers", help="Run the modules' images on the Docker engine, as a device does.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget the state of earlier runs first.")] = False,
     if_needed: Annotated[bool, typer.Option("--if-needed", help="Be content when one runs already.")] = False,
     as_json: Json = False,
 ) -> None:
     """Start the simulator, apply the deployment, run its modules, until Ctrl-C or SIGTERM.
+
+    Modules run as processes, from their source, or with --containers from their images by their createOptions.
 
     Example: edgeclave sim up --for 60
     """
@@ -43,7 +48,7 @@ def up_command(
     if fresh:
         start_over(state)
     try:
-        asyncio.run(up(template, state, seconds, show))
+        asyncio.run(up(template, state, seconds, show, containers=containers))
     except ConfigurationError as error:
         if not if_needed or error.code != "simulator-running":
             raise
@@ -61,6 +66,9 @@ def _print(console: Console, event: Event) -> None:
         console.print(
             f"deployment applied: {', '.join(event.modules) or 'no modules'} ({event.manifest})", markup=False
         )
+    elif isinstance(event, Progress):
+        console.print(f"[dim]{'...':8}[/] {event.module}", end="")
+        console.print(f"  {event.text}", markup=False, style="dim")
     elif isinstance(event, ModuleChanged):
         _print_module(console, event)
     elif isinstance(event, Ready):

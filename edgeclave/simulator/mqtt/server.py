@@ -45,22 +45,24 @@ class MqttServer:
         self._hosts: Collection[str] = (hub_host,)
         self._sessions: dict[IdentityName, Session] = {}
         self._connections: set[Connection] = set()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         hub.inputs.on_arrival.append(self._input_arrived)
         hub.identities.on_deleted.append(self._deleted)
 
     async def start(self, host: str, port: int, context: ssl.SSLContext) -> None:
-        self._server = await asyncio.get_running_loop().create_server(
+        """Listens there; also beside where it listens already."""
+        server = await asyncio.get_running_loop().create_server(
             lambda: Connection(self), host, port, ssl=context, ssl_handshake_timeout=TLS_HANDSHAKE_SECONDS
         )
+        self._servers.append(server)
 
     async def stop(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for connection in tuple(self._connections):
             connection.disconnect("the simulator stops")
-        if self._server is not None:
-            await self._server.wait_closed()
+        for server in self._servers:
+            await server.wait_closed()
 
     def admit(self, connection: Connection) -> bool:
         if len(self._connections) >= MAX_CONNECTIONS:

@@ -42,14 +42,20 @@ class RestServer:
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int, context: ssl.SSLContext) -> None:
+        """Listens there; also beside where it listens already."""
+        if self._runner is None:
+            self._runner = await self._make_runner()
+        await web.TCPSite(self._runner, host, port, ssl_context=context).start()
+
+    async def _make_runner(self) -> web.AppRunner:
         application = web.Application(middlewares=[self._guard], client_max_size=MAX_REQUEST_BYTES)
         application[IOT_HUB] = self._hub
         for part in (deployments, configurations, twins, methods, commands, enrolments, bulk, identities):
             application.add_routes(part.routes())
         application.add_routes([web.get(websocket.PATH, self._websocket)])
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, host, port, ssl_context=context).start()
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        await runner.setup()
+        return runner
 
     async def stop(self) -> None:
         if self._runner is not None:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from edgeclave.errors import ConfigurationError, EdgeclaveError
 from edgeclave.simulator.edge_hub import EDGE_AGENT, EdgeHub
 from edgeclave.simulator.identities import IdentityName
 from edgeclave.simulator.log import logger
-from edgeclave.simulator.state import SimulatorState, module_environment
+from edgeclave.simulator.state import SimulatorState
 from edgeclave.simulator.supervisor.agent_methods import AgentLink
-from edgeclave.simulator.supervisor.process import NEVER, ModuleProcess, ModuleState
+from edgeclave.simulator.supervisor.module import NEVER, Module, ModuleState
+from edgeclave.simulator.supervisor.program import ModuleHost, Program
 from edgeclave.simulator.supervisor.specification import ModuleSpecification, read_specifications
 from edgeclave.simulator.twin_document import Section, difference
 from edgeclave.simulator.twins import DesiredChange
@@ -39,22 +40,18 @@ class ModuleEvent:
 
 
 class Agent:
-    """Runs what the deployment asks for. `folders` maps images to source folders."""
+    """Runs what the deployment asks for, on a host for processes or for containers."""
 
     def __init__(
-        self,
-        state: SimulatorState,
-        hub: EdgeHub,
-        folders: Mapping[str, Path],
-        report: Callable[[ModuleEvent], None],
+        self, state: SimulatorState, hub: EdgeHub, host: ModuleHost, report: Callable[[ModuleEvent], None]
     ) -> None:
         self._state = state
         self._links = hub.links
-        self._folders = folders
+        self._host = host
         self._event = report
         self._name = IdentityName(state.settings.device_id, EDGE_AGENT)
-        self._processes: dict[str, ModuleProcess] = {}
-        self._link = AgentLink(self._name, hub.methods, lambda: self._processes)
+        self._modules: dict[str, Module] = {}
+        self._link = AgentLink(self._name, hub.methods, lambda: self._modules)
         self._not_started: dict[str, ModuleSpecification] = {}
         self._by_hand: set[str] = set()
         self._reconciling = asyncio.Lock()
@@ -79,7 +76,7 @@ class Agent:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
-        await asyncio.gather(*(process.stop() for process in self._processes.values()))
+        await asyncio.gather(*(module.stop() for module in self._modules.values()))
 
     async def reconciled(self) -> None:
         """Returns once all deployed modules have been started, or were found not to be startable."""
@@ -89,16 +86,18 @@ class Agent:
         """Leaves a module to somebody who runs it by hand; returns the environment that it would run with.
 
         Raises:
-            ConfigurationError: `no-such-module`.
+            ConfigurationError: `no-such-module`, `not-by-hand`.
         """
         async with self._reconciling:
             specification = self._specification(module_id)
+            environment = self._host.environment(specification, self._state.module(module_id))
             self._by_hand.add(module_id)
-            process = self._processes.pop(module_id, None)
-            if process is not None:
-                await process.stop()
+            module = self._modules.pop(module_id, None)
+            if module is not None:
+                await module.stop()
+                await module.program.remove()
         self._wake.set()
-        return {**specification.environment, **self._environment(module_id)}
+        return environment
 
     def give_back(self, module_id: str) -> None:
         """Runs a module again that was taken over. Raises ConfigurationError `no-such-module`."""
@@ -107,16 +106,16 @@ class Agent:
         self._wake.set()
 
     @property
-    def processes(self) -> Mapping[str, ModuleProcess]:
-        return self._processes
+    def modules(self) -> Mapping[str, Module]:
+        return self._modules
 
-    def process_of(self, module_id: str) -> int | None:
-        """The process id of a module that runs, or None."""
-        process = self._processes.get(module_id)
-        return process.pid if process is not None and process.state.runtime_status == "running" else None
+    def program_of(self, module_id: str) -> Program | None:
+        """What runs as this module here, or None."""
+        module = self._modules.get(module_id)
+        return module.program if module is not None else None
 
     def _desired_changed(self, change: DesiredChange) -> None:
-        if change.name == self._name:
+        if change.name.device_id == self._name.device_id:  # a module's own twin may name files to bring to it
             self._wake.set()
 
     async def _reconcile_for_ever(self) -> None:
@@ -137,7 +136,7 @@ class Agent:
             self._reconciled.set()
 
     def _specifications(self) -> list[ModuleSpecification]:
-        return read_specifications(self._state.twins.at_edge(self._name).desired, self._folders)
+        return read_specifications(self._state.twins.at_edge(self._name).desired)
 
     def _specification(self, module_id: str) -> ModuleSpecification:
         for specification in self._specifications():
@@ -150,60 +149,48 @@ class Agent:
         )
 
     async def _reconcile(self, specifications: list[ModuleSpecification]) -> None:
-        deployed = {each.module_id: each for each in specifications}
-        wanted = {
-            module_id: each
-            for module_id, each in deployed.items()
-            if each.wanted and each.runnable and module_id not in self._by_hand
-        }
-        self._not_started = {module_id: each for module_id, each in deployed.items() if module_id not in wanted}
-        for module_id, process in list(self._processes.items()):
-            if wanted.get(module_id) != process.specification:
-                await process.stop()
-                del self._processes[module_id]
+        specifications = [self._with_files(each) for each in specifications]
+        wanted = {each.module_id: each for each in specifications if self._runs_here(each)}
+        self._not_started = {each.module_id: each for each in specifications if each.module_id not in wanted}
+        for module_id, module in list(self._modules.items()):
+            if wanted.get(module_id) != module.specification:
+                await module.stop()
+                await module.program.remove()
+                del self._modules[module_id]
         for module_id, specification in wanted.items():
-            if module_id not in self._processes:
-                self._processes[module_id] = self._new_process(specification)
-                self._processes[module_id].start()
-                await self._processes[module_id].launched()  # in startupOrder, one after the other
+            if module_id not in self._modules:
+                self._modules[module_id] = self._new_module(specification)
+                self._modules[module_id].start()
+                await self._modules[module_id].launched()  # in startupOrder, one after the other
 
-    def _new_process(self, specification: ModuleSpecification) -> ModuleProcess:
-        module_id = specification.module_id
-        environment = self._environment(module_id)
+    def _runs_here(self, specification: ModuleSpecification) -> bool:
+        by_hand = specification.module_id in self._by_hand
+        return specification.wanted and not by_hand and not self._host.refusal(specification)
+
+    def _with_files(self, specification: ModuleSpecification) -> ModuleSpecification:
+        name = IdentityName(self._name.device_id, specification.module_id)
+        if self._state.identities.find(name) is None:  # made with the module
+            return specification
+        return replace(specification, local_files=self._host.local_files(self._state.twins.at_edge(name).desired))
+
+    def _new_module(self, specification: ModuleSpecification) -> Module:
         logs = self._state.directory / "logs"
         logs.mkdir(mode=0o700, exist_ok=True)
-        return ModuleProcess(
-            specification,
-            environment,
-            data=Path(environment["EDGECLAVE_STATE"]),
-            log_file=logs / f"{module_id}.log",
-            changed=self._report,
-        )
-
-    def _environment(self, module_id: str) -> dict[str, str]:
-        identity = self._state.module(module_id)
-        return module_environment(
-            self._state.directory,
-            self._state.settings,
-            module_id=module_id,
-            generation_id=identity.generation_id,
-            address=identity.address,
-        )
+        log_file = logs / f"{specification.module_id}.log"
+        program = self._host.program(specification, self._state.module(specification.module_id), log_file)
+        return Module(specification, program, log_file=log_file, changed=self._report)
 
     def _report(self) -> None:
         """Writes what changed into the reported properties and tells the listener."""
-        modules = {module_id: _reported(p.specification, p.state) for module_id, p in self._processes.items()}
-        modules |= {
-            module_id: _reported(s, _not_started(s, by_hand=module_id in self._by_hand))
-            for module_id, s in self._not_started.items()
-        }
+        modules = {module_id: _reported(m.specification, m.state) for module_id, m in self._modules.items()}
+        modules |= {module_id: _reported(s, self._reason(s)) for module_id, s in self._not_started.items()}
         twin = self._state.twins.at_edge(self._name)
         report: Section = {
             "schemaVersion": SCHEMA_VERSION,
             "lastDesiredVersion": twin.desired_version,
             "lastDesiredStatus": {"code": 400 if self._problem else 200, "description": self._problem[:500]},
             "runtime": {
-                "type": "process",
+                "type": self._host.kind,
                 "platform": {"os": "linux", "architecture": platform.machine(), "version": "edgeclave simulator"},
             },
             "systemModules": {name: _emulated(name) for name in ("edgeAgent", "edgeHub")},
@@ -222,16 +209,15 @@ class Agent:
         now = (shown["runtimeStatus"], shown["statusDescription"])
         if self._shown.get(module_id) != now and now[0] != "unknown":
             self._shown[module_id] = now
-            process = self._processes.get(module_id)
-            self._event(ModuleEvent(module_id, *now, process.log_file if process else None))
+            module = self._modules.get(module_id)
+            self._event(ModuleEvent(module_id, *now, module.log_file if module else None))
 
-
-def _not_started(specification: ModuleSpecification, *, by_hand: bool) -> ModuleState:
-    if by_hand:
-        return ModuleState("stopped", f"run by hand until `edgeclave sim give-back {specification.module_id}`")
-    if not specification.wanted:
-        return ModuleState("stopped", "the deployment wants it stopped")
-    return ModuleState("failed", f"not started: {specification.image} is not built from a module of this solution")
+    def _reason(self, specification: ModuleSpecification) -> ModuleState:
+        if specification.module_id in self._by_hand:
+            return ModuleState("stopped", f"run by hand until `edgeclave sim give-back {specification.module_id}`")
+        if not specification.wanted:
+            return ModuleState("stopped", "the deployment wants it stopped")
+        return ModuleState("failed", f"not started: {self._host.refusal(specification)}")
 
 
 def _reported(specification: ModuleSpecification, state: ModuleState) -> dict[str, Any]:
@@ -244,7 +230,7 @@ def _reported(specification: ModuleSpecification, state: ModuleState) -> dict[st
         "status": "running" if specification.wanted else "stopped",
         "restartPolicy": specification.restart_policy,
         "startupOrder": specification.startup_order,
-        "imagePullPolicy": "on-create",
+        "imagePullPolicy": specification.image_pull_policy,
         "settings": {"image": specification.image},
         "env": {variable: {"value": value} for variable, value in specification.environment.items()},
     }

@@ -22,7 +22,7 @@ from edgeclave.simulator.hub_errors import HubError, bad_request
 from edgeclave.simulator.identities import IdentityName
 from edgeclave.simulator.log import logger
 from edgeclave.simulator.methods import MAX_PAYLOAD_BYTES, REQUESTS_FILTER, DirectMethods
-from edgeclave.simulator.supervisor.process import ModuleProcess
+from edgeclave.simulator.supervisor.module import Module
 from edgeclave.simulator.twin_document import dump, load
 
 MAX_LOG_BYTES = MAX_PAYLOAD_BYTES // 2  # of each module; JSON may double them
@@ -59,12 +59,10 @@ class _Logs(_Versioned):
 class AgentLink:
     """The agent's connection to the hub."""
 
-    def __init__(
-        self, name: IdentityName, methods: DirectMethods, processes: Callable[[], Mapping[str, ModuleProcess]]
-    ) -> None:
+    def __init__(self, name: IdentityName, methods: DirectMethods, modules: Callable[[], Mapping[str, Module]]) -> None:
         self._name = name
         self._methods = methods
-        self._processes = processes
+        self._modules = modules
         self._tasks: set[asyncio.Task[None]] = set()
         self._known: dict[str, Callable[[object], Awaitable[Any]]] = {
             "ping": self._ping,
@@ -106,20 +104,20 @@ class AgentLink:
 
     async def _restart(self, payload: object) -> None:
         module_id = _converted(payload, _Restart).id
-        process = self._processes().get(module_id)
-        if process is None:
+        module = self._modules().get(module_id)
+        if module is None:
             raise HubError(404, "NotFound", f"edgeAgent runs no module {module_id[:128]!r}")
-        await process.stop()
-        process.start()
+        await module.stop()
+        module.start()
 
     async def _logs(self, payload: object) -> list[dict[str, Any]]:
         request = _converted(payload, _Logs)
         answers = []
         for item in request.items if isinstance(request.items, list) else [request.items]:
             wanted = _pattern(item.id)
-            for module_id, process in self._processes().items():
+            for module_id, module in self._modules().items():
                 if wanted.fullmatch(module_id):
-                    text = _selected(process.log_file, item.filter)
+                    text = _selected(module.log_file, item.filter)
                     if request.content_type == "json":
                         text = json.dumps([{"id": module_id, "text": line} for line in text.splitlines()])
                     answers.append(_encoded(module_id, text, request.encoding))

@@ -1,84 +1,88 @@
-"""What $edgeAgent's desired properties ask for, module by module.
-
-A debug image (`${MODULES.x.debug}`) whose createOptions publish debugpy's port means that here, too, the module runs under
-debugpy. It listens on 127.0.0.1 at the published port, so that an editor attaches as it would to the container.
-"""
+"""What $edgeAgent's desired properties ask for, module by module."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from edgeclave.simulator.deployment.create_options import KEYS
-from edgeclave.simulator.deployment.document import convert, expect_object, require
-from edgeclave.simulator.deployment.manifest import ModuleSettings, RestartPolicy
+import msgspec
 
-DEBUG_PLATFORM = ".debug"
+from edgeclave.deployment import create_options
+from edgeclave.deployment.document import convert, expect_object, require
+from edgeclave.deployment.manifest import ModuleSettings, RestartPolicy
+
+
+class Registry(msgspec.Struct, frozen=True):
+    """One entry of the runtime's `registryCredentials`."""
+
+    address: str
+    username: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"Registry({self.address!r})"
 
 
 @dataclass(frozen=True)
 class ModuleSpecification:
-    """One module. `folder` is None when its image is not built from this solution; then it cannot be started here.
+    """One module.
 
-    `debug_port` is where debugpy listens on 127.0.0.1, None when it does not run.
+    Args:
+        create_options: Docker's, checked.
+        registry: how the image is pulled; not part of what makes a module another one.
+        local_files: files of this machine that its twin names.
     """
 
     module_id: str
     image: str
-    folder: Path | None
     wanted: bool
     restart_policy: RestartPolicy
     version: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     startup_order: int = 0
-    debug_port: int | None = None
+    create_options: Mapping[str, Any] = field(default_factory=dict)
+    image_pull_policy: Literal["on-create", "never"] = "on-create"
+    registry: Registry | None = field(default=None, compare=False)
+    local_files: tuple[str, ...] = ()
 
-    @property
-    def runnable(self) -> bool:
-        return self.folder is not None
 
-
-def read_specifications(desired: Mapping[str, Any], folders: Mapping[str, Path]) -> list[ModuleSpecification]:
+def read_specifications(desired: Mapping[str, Any]) -> list[ModuleSpecification]:
     """In the order in which they start.
 
     Raises:
-        ConfigurationError: `bad-deployment`.
+        ConfigurationError: `bad-deployment`, `bad-create-options`.
     """
     place = "$edgeAgent.modules"
     modules = expect_object(desired.get("modules", {}), place)
-    specifications = [_read(name, value, folders, f"{place}.{name}") for name, value in modules.items()]
+    registries = _read_registries(desired)
+    specifications = [_read(name, value, registries, f"{place}.{name}") for name, value in modules.items()]
     return sorted(specifications, key=lambda specification: specification.startup_order)
 
 
-def _read(name: str, value: object, folders: Mapping[str, Path], place: str) -> ModuleSpecification:
+def _read(name: str, value: object, registries: list[Registry], place: str) -> ModuleSpecification:
     settings = convert(value, ModuleSettings, place)
     image = str(require(settings.settings, "image", f"{place}.settings"))
     return ModuleSpecification(
         name,
         image,
-        folders.get(image),
         settings.status == "running",
         settings.restart_policy,
         settings.version or "",
         {variable: _text(entry.get("value", "")) for variable, entry in settings.env.items()},
         settings.startup_order,
-        _debug_port(settings.settings) if image.endswith(DEBUG_PLATFORM) else None,
+        create_options.read(settings.settings),
+        settings.image_pull_policy,
+        next((each for each in registries if image.startswith(f"{each.address}/")), None),
     )
 
 
-def _debug_port(settings: Mapping[str, Any]) -> int | None:
-    """The port of this machine that a module's debugger is published at."""
-    try:
-        options = json.loads("".join(str(settings.get(key, "")) for key in KEYS) or "{}")
-    except ValueError:  # the service checks them only in part; here nothing else of them is used
-        return None
-    match options:
-        case {"HostConfig": {"PortBindings": {"5678/tcp": [{"HostPort": str(port)}, *_]}}} if port.isdecimal():
-            return int(port)
-    return None
+def _read_registries(desired: Mapping[str, Any]) -> list[Registry]:
+    place = "$edgeAgent.runtime"
+    runtime = expect_object(desired.get("runtime") or {}, place)
+    settings = expect_object(runtime.get("settings") or {}, f"{place}.settings")
+    entries = expect_object(settings.get("registryCredentials") or {}, f"{place}.settings.registryCredentials")
+    return [convert(value, Registry, f"{place}.settings.registryCredentials.{name}") for name, value in entries.items()]
 
 
 def _text(value: object) -> str:

@@ -1,15 +1,15 @@
 """Workload API requests of one module: sign, encrypt, decrypt, certificates, trust bundles.
 
-The caller is who owns the socket: each module has its own, readable by this user only, and a request that names another
-module is refused with 403. While the simulator itself runs a module, only that process and its children are served; a
-module that someone starts by hand is known by its user. Errors are `{"message": ...}`, as aziot-edged writes them, and
-as there a socket serves ten requests at once: one more is cut off without a reply.
+The caller is who owns the socket: each module has its own, in a folder of this user only, and a request that names
+another module is refused with 403. While the simulator itself runs a module, only that process and its children, or the
+processes of that container, are served; a module that someone starts by hand is known by its user. Errors are
+`{"message": ...}`, as aziot-edged writes them, and as there a socket serves ten requests at once: one more is cut off
+without a reply.
 """
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import datetime
 import os
 import secrets
@@ -19,7 +19,6 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-import psutil  # type: ignore[import-untyped]
 from aiohttp import web
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -32,7 +31,8 @@ from edgeclave.simulator.log import logger
 from edgeclave.simulator.pki import MAX_LEAF_LIFETIME, Issued, Pki
 from edgeclave.simulator.sas import sign
 from edgeclave.simulator.settings import Settings
-from edgeclave.simulator.supervisor.process import NEVER
+from edgeclave.simulator.supervisor.module import NEVER
+from edgeclave.simulator.supervisor.program import Program
 from edgeclave.simulator.twins import Twins
 
 API_VERSIONS = frozenset(
@@ -82,8 +82,8 @@ class WorkloadApi:
     """What every module's socket answers from."""
 
     def __init__(self, identities: Identities, twins: Twins, pki: Pki, settings: Settings) -> None:
-        """`process_of` is set by who runs modules: the process id of a module that runs here, or None."""
-        self.process_of: Callable[[str], int | None] = lambda _module_id: None
+        """`program_of` is set by who runs modules: the program of a module, or None when it does not run here."""
+        self.program_of: Callable[[str], Program | None] = lambda _module_id: None
         self._identities = identities
         self._twins = twins
         self._pki = pki
@@ -91,7 +91,7 @@ class WorkloadApi:
 
     def application(self, owner: IdentityName, uid: int) -> web.Application:
         """The API on `owner`'s socket, for callers of this user id."""
-        guarded = _Guard(owner, uid, lambda: self.process_of(owner.module_id))
+        guarded = _Guard(owner, uid, lambda: self.program_of(owner.module_id))
         application = web.Application(middlewares=[guarded.middleware], client_max_size=MAX_REQUEST_BYTES)
         module, generation = "/modules/{module}", "/modules/{module}/genid/{generation}"
         application.add_routes(
@@ -184,10 +184,10 @@ class WorkloadApi:
 class _Guard:
     """Checks who is at the other end of the socket, and the API version, and tells errors as aziot-edged does."""
 
-    def __init__(self, owner: IdentityName, uid: int, process: Callable[[], int | None]) -> None:
+    def __init__(self, owner: IdentityName, uid: int, program: Callable[[], Program | None]) -> None:
         self._owner = owner
         self._uid = uid
-        self._process = process
+        self._program = program
         self._active = 0
 
     @web.middleware
@@ -215,28 +215,18 @@ class _Guard:
     def _check(self, request: web.Request) -> None:
         peer = request.get_extra_info("socket")
         pid, uid, _gid = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-        if uid != self._uid:
+        program = self._program()
+        owned = program.owns(pid) if program is not None else None
+        if owned is None and uid != self._uid:
             raise _RefusedError(403, "this socket is for another user")
-        module_process = self._process()
-        if module_process is not None and pid != os.getpid() and not _belongs(pid, module_process):
-            raise _RefusedError(
-                403, f"the simulator runs {self._owner.module_id} itself, as process {module_process}; {pid} is not it"
-            )
+        if owned is False and pid != os.getpid():
+            raise _RefusedError(403, f"the simulator runs {self._owner.module_id} itself; process {pid} is not it")
         version = request.query.get("api-version", "")
         if version not in API_VERSIONS:
             raise _RefusedError(400, f"unknown api-version {version[:40]!r}")
         module = request.match_info.get("module")
         if module is not None and module != self._owner.module_id:
             raise _RefusedError(403, f"this socket belongs to {self._owner.module_id}")
-
-
-def _belongs(pid: int, module_process: int) -> bool:
-    """Whether a process is a module's own or one that it has started; modules lead a session of their own."""
-    with contextlib.suppress(OSError, psutil.Error):
-        return os.getsid(pid) == module_process or module_process in [
-            each.pid for each in psutil.Process(pid).parents()
-        ]
-    return False
 
 
 def _described(module_id: str, reported: dict[str, Any]) -> dict[str, Any]:

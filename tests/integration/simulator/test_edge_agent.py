@@ -17,6 +17,7 @@ from edgeclave.simulator.hub_errors import HubError
 from edgeclave.simulator.identities import IdentityName
 from edgeclave.simulator.methods import MethodResult
 from edgeclave.simulator.supervisor.agent import Agent
+from edgeclave.simulator.supervisor.process import ProcessHost
 from tests.fixtures.waiting import eventually
 
 AGENT = IdentityName("edge01", "$edgeAgent")
@@ -67,7 +68,7 @@ class Running:
         await eventually(lambda: all(self.module(name).get("runtimeStatus") == "running" for name in names))
 
     def pids(self) -> dict[str, int | None]:
-        return {name: process.pid for name, process in self.agent.processes.items()}
+        return {name: module.program.pid for name, module in self.agent.modules.items()}
 
     async def call(self, name: str, payload: object = None) -> MethodResult:
         return await self.simulator.hub.methods.invoke(AGENT, name, payload)
@@ -81,8 +82,8 @@ async def running_agent(folder: Path, **programs: str) -> AsyncIterator[Running]
         folders[name].mkdir()
         (folders[name] / "main.py").write_text(program)
     async with Simulator.running(folder / "state") as simulator:
-        agent = Agent(simulator.state, simulator.hub, folders, lambda _event: None)
-        simulator.workload.process_of = agent.process_of
+        agent = Agent(simulator.state, simulator.hub, ProcessHost(simulator.state, folders), lambda _event: None)
+        simulator.workload.program_of = agent.program_of
         agent.start()
         try:
             yield Running(simulator, agent, folder)

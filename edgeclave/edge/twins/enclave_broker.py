@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from edgeclave.edge.identity import ModuleIdentity
+from edgeclave.edge.twins.access_policy import Policy, PolicyDocument
 from edgeclave.errors import ConfigurationError
-from enclave_broker.policy import Policy, PolicyDocument
-from enclave_broker.quotas import Quotas
+
+
+class Quotas(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """The twin's `quotas`."""
+
+    requests_per_second: Annotated[float, msgspec.Meta(gt=0, le=100_000)] = 1000.0
+    """For each identity, on average."""
+    burst: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 2000
+    """For each identity, at once after a pause."""
+    in_flight: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
+    """For each identity, running or waiting."""
+    total_in_flight: Annotated[int, msgspec.Meta(ge=1, le=256)] = 128
+    """For all, running."""
+    queued: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 256
+    """For all, waiting."""
 
 
 class _Desired(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

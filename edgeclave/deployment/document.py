@@ -1,9 +1,8 @@
-"""JSON written by people: every mistake with its line, unknown names with the one that was probably meant."""
+"""Objects written by people: what is wrong with them, and the name that was probably meant."""
 
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterable
 from typing import Any, TypeVar, get_args
@@ -15,27 +14,6 @@ from edgeclave.errors import ConfigurationError
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 _UNKNOWN_FIELD = re.compile(r"contains unknown field `(?P<field>[^`]*)`")
 _PLACE = re.compile(r" - at `\$(?P<path>[^`]*)`$")
-
-
-def read_json(text: str, where: str) -> Any:
-    """Strict JSON without repeated names.
-
-    Raises:
-        ConfigurationError: `bad-json` with line and column, `repeated-name`.
-    """
-    try:
-        return json.loads(text, object_pairs_hook=lambda pairs: _object(pairs, where))
-    except json.JSONDecodeError as error:
-        lines = text.splitlines()
-        line = lines[error.lineno - 1].strip()[:80] if error.lineno <= len(lines) else ""
-        raise ConfigurationError(
-            "bad-json",
-            f"not JSON: {error.msg}, near {line!r}",
-            where=f"{where}, line {error.lineno}, column {error.colno}",
-            advice="look for a missing or extra comma, quote or bracket there, or just before it",
-        ) from error
-    except RecursionError as error:
-        raise ConfigurationError("bad-json", "is nested too deeply", where=where) from error
 
 
 def convert(value: object, kind: type[Kind], where: str) -> Kind:
@@ -76,10 +54,19 @@ def require(value: dict[str, Any], name: str, where: str) -> Any:
     return value[name]
 
 
+def nearest(given: str, known: Iterable[str]) -> str | None:
+    """The name that was probably meant; None when none is like it."""
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(given.lower(), by_lower, 1)
+    if close:
+        return by_lower[close[0]]
+    return next((by_lower[name] for name in by_lower if len(given) > 2 and name.startswith(given.lower())), None)
+
+
 def suggestion(given: str, known: Iterable[str]) -> str:
     known = list(known)
-    close = difflib.get_close_matches(given, known, 1)
-    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+    near = nearest(given, known)
+    return f"did you mean {near!r}?" if near else f"known here: {', '.join(known)}"
 
 
 def bad(what: str, where: str, *, advice: str = "") -> ConfigurationError:
@@ -89,17 +76,6 @@ def bad(what: str, where: str, *, advice: str = "") -> ConfigurationError:
 def _choices(kind: type[msgspec.Struct], name: str) -> str:
     fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
     return f"use one of {', '.join(map(str, get_args(fields.get(name))))}"
-
-
-def _object(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
-    made: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in made:
-            raise ConfigurationError(
-                "repeated-name", f"the name {name!r} stands twice in one object", where=where, advice="remove one"
-            )
-        made[name] = value
-    return made
 
 
 def _kind(value: object) -> str:

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from edgeclave.deployment.conditions import Condition, Resolver, parse
 from edgeclave.errors import ConfigurationError
-from edgeclave.simulator.conditions import Condition, Resolver, parse
 
 LOWEST_PRIORITY = 9
 MAX_TIME_TO_LIVE_SECONDS = 4294967295
@@ -64,6 +64,7 @@ class Route:
     sink: Upstream | Input
     priority: int
     time_to_live_seconds: int
+    source_text: str
 
     def matches(self, source: str, resolve: Resolver) -> bool:
         if self.source.match(source) is None:
@@ -83,16 +84,13 @@ def parse_routes(desired: Mapping[str, object], *, where: str = "$edgeHub") -> l
     Raises:
         ConfigurationError: `bad-route` or `bad-condition`, naming the route.
     """
-    default_ttl = _default_time_to_live(desired, where)
+    default_ttl = default_time_to_live(desired, where)
     routes = desired.get("routes", {})
     if not isinstance(routes, dict):
         raise _bad("routes must be an object of named routes", where)
     parsed = []
     for name, value in routes.items():
-        place = f"{where}.routes.{name}"
-        if not _NAME.fullmatch(name):
-            raise _bad("a route's name has no dots, $, # or spaces", place)
-        parsed.append(_parse_entry(name, value, default_ttl, place))
+        parsed.append(parse_entry(name, value, default_ttl, f"{where}.routes.{name}"))
     return parsed
 
 
@@ -109,12 +107,17 @@ def parse_route(
     if match is None:
         raise _bad(f"{text[:120]!r} is not a route", where, advice=f"write it as {_FORM}")
     condition = parse(match["condition"], where=where) if match["condition"] else None
-    return Route(
-        name, _source(match["source"], where), condition, _sink(match["sink"], where), priority, time_to_live_seconds
-    )
+    source, sink = _source(match["source"], where), _sink(match["sink"], where)
+    return Route(name, source, condition, sink, priority, time_to_live_seconds, match["source"])
 
 
-def _parse_entry(name: str, value: object, default_ttl: int, where: str) -> Route:
+def parse_entry(name: str, value: object, default_ttl: int, where: str) -> Route:
+    """One route as it stands in the twin: its text, or an object with it.
+
+    Raises:
+        ConfigurationError: `bad-route` or `bad-condition`.
+    """
+    check_name(name, where)
     try:
         settings = _RouteSettings(value) if isinstance(value, str) else msgspec.convert(value, _RouteSettings)
     except msgspec.ValidationError as error:
@@ -134,7 +137,14 @@ def _parse_entry(name: str, value: object, default_ttl: int, where: str) -> Rout
     )
 
 
-def _default_time_to_live(desired: Mapping[str, object], where: str) -> int:
+def check_name(name: str, where: str) -> None:
+    """Raises ConfigurationError `bad-route`."""
+    if not _NAME.fullmatch(name):
+        raise _bad("a route's name has no dots, $, # or spaces", where)
+
+
+def default_time_to_live(desired: Mapping[str, object], where: str) -> int:
+    """Seconds that messages are kept where a route does not say. Raises ConfigurationError `bad-route`."""
     settings = desired.get("storeAndForwardConfiguration", {})
     value = settings.get("timeToLiveSecs", DEFAULT_TIME_TO_LIVE_SECONDS) if isinstance(settings, dict) else None
     if type(value) is not int or value > MAX_TIME_TO_LIVE_SECONDS:

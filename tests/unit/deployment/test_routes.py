@@ -2,9 +2,9 @@ import json
 
 import pytest
 
+from edgeclave.deployment.routes import Input, Upstream, parse_route, parse_routes
 from edgeclave.errors import ConfigurationError
 from edgeclave.simulator.message import Message, decode_properties, encode_properties
-from edgeclave.simulator.routes import Input, Upstream, parse_route, parse_routes
 
 MODULE = "/modules/b/inputs/i"
 SOURCE = "/messages/modules/sample/outputs/alerts"

@@ -63,6 +63,11 @@ def expand(text: str, values: Mapping[str, str]) -> tuple[str, list[str]]:
     return _REFERENCE.sub(replace, text), list(undefined)
 
 
+def references(text: str) -> list[str]:
+    """The names that a text refers to, defined or not."""
+    return [match["braced"] or match["plain"] for match in _REFERENCE.finditer(text)]
+
+
 def _unquoted(value: str) -> str:
     if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
         return value[1:-1]

@@ -29,8 +29,19 @@ class TrustedAppSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """One entry of `trustedApps`, as it stands in the twin."""
 
     package: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
-    digest: Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
-    signer: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    digest: Annotated[
+        str,
+        msgspec.Meta(
+            pattern=r"^sha256:[0-9a-f]{64}\Z",
+            description="sha256: and 64 hexadecimal digits, as `edgeclave ta sign` prints it",
+        ),
+    ]
+    signer: Annotated[
+        str,
+        msgspec.Meta(
+            pattern=r"^[0-9a-f]{64}\Z", description="64 hexadecimal digits, as `edgeclave ta sign` prints them"
+        ),
+    ]
     platform: Annotated[str, msgspec.Meta(min_length=1, max_length=32)] = "emulator"
     recipients: Annotated[dict[str, str], msgspec.Meta(max_length=64)] = {}
 

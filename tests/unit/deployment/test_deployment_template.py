@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from edgeclave.deployment import generate
 from edgeclave.errors import ConfigurationError
-from edgeclave.simulator.deployment import generate
 
 Document = dict[str, Any]
 
@@ -124,7 +124,11 @@ def test_undefined_names_stay_and_are_reported(solution: Path) -> None:
     (solution / ".env").write_text("LEVEL=7\n")
     deployment = generate(write(solution), {})
     assert deployment.manifest["modulesContent"]["worker"]["properties.desired"]["mode"] == "${MODE}"
-    assert sorted(note.split()[0] for note in deployment.notes) == ["$MODE", "$REGISTRY"]
+    assert [note.partition(": ")[2].split()[0] for note in deployment.notes] == ["$MODE", "$REGISTRY"]
+    assert [note.partition(", ")[0].rpartition("/")[2] for note in deployment.notes] == [
+        "deployment.template.json",
+        "module.json",
+    ]
 
 
 def test_a_route_into_a_module_that_is_not_deployed_is_noted(solution: Path) -> None:
@@ -132,7 +136,7 @@ def test_a_route_into_a_module_that_is_not_deployed_is_noted(solution: Path) -> 
     routes = document["modulesContent"]["$edgeHub"]["properties.desired"]["routes"]
     routes["in"] = 'FROM /messages/* INTO BrokeredEndpoint("/modules/wroker/inputs/i")'
     (note,) = generate(write(solution, document), {}).notes
-    assert "'in'" in note
+    assert "routes.in" in note
     assert "wroker" in note
 
 
@@ -190,9 +194,7 @@ DESIRED = ("modulesContent", "$edgeAgent", "properties.desired")
 @pytest.mark.parametrize(
     ("mistake", "what", "where", "advice"),
     [
-        pytest.param(
-            rename("modulesContent", "moduleContent"), "moduleContent", "top level", "modulesContent", id="top"
-        ),
+        pytest.param(rename("modulesContent", "moduleContent"), "moduleContent", "line 3", "modulesContent", id="top"),
         pytest.param(
             rename("$edgeAgent", "$edgeagent"), "'$edgeAgent' is missing", "modulesContent", "$edgeagent", id="$"
         ),
@@ -213,15 +215,17 @@ DESIRED = ("modulesContent", "$edgeAgent", "properties.desired")
             "properties.desierd",
             id="desired",
         ),
-        pytest.param(rename("restartPolicy", "restartpolicy"), "restart", "modules.worker", "restartPolicy", id="case"),
+        pytest.param(
+            rename("restartPolicy", "restartpolicy"), "restart", "edgeHub.restartpolicy", "restartPolicy", id="case"
+        ),
         pytest.param(rename("systemModules", "systemModule"), "systemModule", "properties.desired", "", id="plural"),
-        pytest.param(worker(restartPolicy="allways"), "allways", "worker.restartPolicy", "on-failure", id="allways"),
-        pytest.param(worker(status="runing"), "runing", "worker.status", "stopped", id="runing"),
+        pytest.param(worker(restartPolicy="allways"), "allways", "worker.restartPolicy", "always", id="allways"),
+        pytest.param(worker(status="runing"), "runing", "worker.status", "running", id="runing"),
         pytest.param(worker(type="dokcer"), "dokcer", "worker.type", "docker", id="dokcer"),
-        pytest.param(worker(startupOrder="1"), "int", "worker.startupOrder", "", id="number as text"),
+        pytest.param(worker(startupOrder="1"), "whole number", "worker.startupOrder", "quotes", id="number as text"),
         pytest.param(worker(env={"A": "x"}), "object", "worker.env", "", id="env value without value"),
-        pytest.param(worker(env={"A": {"valeu": "x"}}), "environment variable", "worker.env.A", "", id="valeu"),
-        pytest.param(worker(settings={"imgae": "x"}), "'image' is missing", "worker.settings", "'imgae'", id="imgae"),
+        pytest.param(worker(env={"A": {"valeu": "x"}}), "valeu", "worker.env.A", "value", id="valeu"),
+        pytest.param(worker(settings={"imgae": "x"}), "imgae", "worker.settings", "'image'", id="imgae"),
         pytest.param(worker(settings={"image": ""}), "image", "worker.settings.image", "", id="empty image"),
         pytest.param(
             worker(settings={"image": "x", "createOption": {}}),
@@ -248,7 +252,7 @@ DESIRED = ("modulesContent", "$edgeAgent", "properties.desired")
             id="module's name",
         ),
         pytest.param(
-            worker(settings={"image": "${MODULES.worker.arm64v8}"}), "arm64v8", "module.json", "amd64", id="platform"
+            worker(settings={"image": "${MODULES.worker.arm64v8}"}), "arm64v8", "settings.image", "amd64", id="platform"
         ),
         pytest.param(
             worker(settings={"image": "${MODULEDIR<./module/worker>}"}), "MODULEDIR", "template", "worker", id="folder"
@@ -300,7 +304,7 @@ def test_mistakes(solution: Path, mistake: Callable[[Document], None], what: str
         pytest.param('{\n "a": 1,\n}', "bad-json", "line 3, column 1", id="comma too many"),
         pytest.param('{\n "a": 1\n "b": 2}', "bad-json", "line 3, column 2", id="comma forgotten"),
         pytest.param('{\n // note\n "a": 1}', "bad-json", "line 2, column 2", id="comment"),
-        pytest.param('{"a": 1, "a": 2}', "repeated-name", "template", id="name twice"),
+        pytest.param('{"modulesContent": {"worker": {}, "worker": {}}}', "repeated-name", "line 1", id="name twice"),
         pytest.param("[]", "bad-deployment", "template", id="array"),
         pytest.param("", "bad-json", "line 1", id="empty"),
         pytest.param("[" * 100_000, "bad-json", "template", id="nested without end"),
@@ -319,7 +323,7 @@ def test_text_that_is_no_template(solution: Path, text: str, code: str, where: s
     ("file", "text", "code", "where"),
     [
         pytest.param(".env", "A=1\nthis is not it\n", "bad-env-file", "line 2", id="env line without ="),
-        pytest.param("modules/worker/module.json", "{", "bad-module-json", "module.json", id="module.json cut short"),
+        pytest.param("modules/worker/module.json", "{", "bad-json", "module.json, line 1", id="module.json cut short"),
         pytest.param(
             "modules/worker/module.json", "{}", "bad-module-json", "module.json", id="module.json without image"
         ),

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeclave.deployment.conditions import parse
 from edgeclave.errors import ConfigurationError
-from edgeclave.simulator.conditions import parse
 
 VALUES = {
     "level": "31.5",
