@@ -7,20 +7,18 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 
 from edgeclave.simulator import Simulator
 from edgeclave.simulator.hub_errors import HubError
-from edgeclave.simulator.identities import IdentityName
 from edgeclave.simulator.methods import MethodResult
 from edgeclave.simulator.supervisor.agent import Agent
 from edgeclave.simulator.supervisor.process import ProcessHost
+from tests.fixtures.edge_agent import AGENT, Running
 from tests.fixtures.waiting import eventually
 
-AGENT = IdentityName("edge01", "$edgeAgent")
 IDLE = "import time; print('one', flush=True); print('two', flush=True); time.sleep(600)"
 ASKING = """
 import os, subprocess, sys, time
@@ -36,44 +34,6 @@ time.sleep(600)
 """
 
 
-class Running:
-    """A simulator on this loop with an agent; its modules are these programs."""
-
-    def __init__(self, simulator: Simulator, agent: Agent, programs: Path) -> None:
-        self.simulator, self.agent, self._programs = simulator, agent, programs
-
-    def deploy(self, **modules: dict[str, Any]) -> None:
-        wanted = {
-            name: {
-                "type": "docker",
-                "status": "running",
-                "restartPolicy": "always",
-                "settings": {"image": module.pop("image", "idle")},
-                **module,
-            }
-            for name, module in modules.items()
-        }
-        desired = {"schemaVersion": "1.1", "modules": wanted}
-        self.simulator.state.twins.update(AGENT, desired=desired, replace=True)
-
-    @property
-    def reported(self) -> dict[str, Any]:
-        return self.simulator.state.twins.get(AGENT).reported
-
-    def module(self, name: str) -> dict[str, Any]:
-        shown: dict[str, Any] = self.reported.get("modules", {}).get(name, {})
-        return shown
-
-    async def runs(self, *names: str) -> None:
-        await eventually(lambda: all(self.module(name).get("runtimeStatus") == "running" for name in names))
-
-    def pids(self) -> dict[str, int | None]:
-        return {name: module.program.pid for name, module in self.agent.modules.items()}
-
-    async def call(self, name: str, payload: object = None) -> MethodResult:
-        return await self.simulator.hub.methods.invoke(AGENT, name, payload)
-
-
 @asynccontextmanager
 async def running_agent(folder: Path, **programs: str) -> AsyncIterator[Running]:
     folders = {}
@@ -86,7 +46,7 @@ async def running_agent(folder: Path, **programs: str) -> AsyncIterator[Running]
         simulator.workload.program_of = agent.program_of
         agent.start()
         try:
-            yield Running(simulator, agent, folder)
+            yield Running(simulator, agent)
         finally:
             await agent.stop()
 

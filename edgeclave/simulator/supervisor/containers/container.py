@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from edgeclave.simulator.supervisor.specification import ModuleSpecification
 if TYPE_CHECKING:
     from docker import APIClient  # type: ignore[import-untyped]
 
+_CONTAINER = re.compile(r"(docker-)?[0-9a-f]{64}(\.scope)?")  # cgroupfs, systemd
 REMOVED = 137  # what a container's process ends with when it is killed
 _log = logger("supervisor")
 
@@ -132,7 +134,12 @@ class ModuleContainer:
             _log.error("a container was not removed", module=self._specification.module_id, problem=str(error))
 
     def owns(self, pid: int) -> bool | None:
-        return in_container(pid, self._id) if self._id is not None else None
+        if self._id is None:
+            return None
+        try:
+            return in_container(Path(f"/proc/{pid}/cgroup").read_text(), self._id)
+        except OSError:
+            return False  # it is gone, or it is in no namespace that can be seen from here
 
     async def _create(self) -> str:
         body = self._body()
@@ -162,11 +169,15 @@ class ModuleContainer:
         return f"exited with code {state['ExitCode']}{error}"
 
 
-def in_container(pid: int, container: str) -> bool:
-    """Whether a process of this machine runs in a container, by its control groups (version 1 and 2)."""
-    with contextlib.suppress(OSError):
-        return container in Path(f"/proc/{pid}/cgroup").read_text()
-    return False
+def in_container(control_groups: str, container: str) -> bool:
+    """Whether a process belongs to a container.
+
+    Args:
+        control_groups: its /proc/PID/cgroup. Only root can move a process into a group of a container's name.
+        container: the container's id, 64 hexadecimal digits.
+    """
+    paths = (line.split(":", 2)[-1] for line in control_groups.splitlines())
+    return any(_CONTAINER.fullmatch(part) and container in part for p in paths for part in p.split("/"))
 
 
 def _copy_log(client: APIClient, container: str, since: float, log_file: Path) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgeclave.errors import ConfigurationError
+
 WORKLOAD_SOCKET = "/var/run/iotedge/workload.sock"  # as aziot-edged mounts it
 DEVICE_NETWORK = "azure-iot-edge"  # what IoT Edge calls its network; createOptions may name it
 _VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -60,6 +62,9 @@ def create_body(
     environment: of the deployment and of IOTEDGE_*.
     workload_socket: on this machine.
     files: of this machine, to be read at the same path.
+
+    Raises:
+        ConfigurationError: `bad-create-options`.
     """
     body: dict[str, Any] = _spelled(copy.deepcopy(dict(options)))
     body["Image"] = image
@@ -101,9 +106,17 @@ def _place_volume(mount: dict[str, Any], surroundings: Surroundings) -> None:
 
 
 def _place_on_network(body: dict[str, Any], host: dict[str, Any], surroundings: Surroundings, module_id: str) -> None:
-    """Only without endpoints of its own, which is how a module chooses the host's network on a device."""
+    """Unless it has endpoints of its own, which is how a module on a device chooses the host's network."""
     networking = body["NetworkingConfig"] = body.get("NetworkingConfig") or {}
     endpoints = networking.get("EndpointsConfig")
+    mode = host.get("NetworkMode")
+    if endpoints is None and mode not in (None, "", "default", DEVICE_NETWORK):
+        raise ConfigurationError(
+            "bad-create-options",
+            f"NetworkMode {mode} alone does not keep edgeAgent from joining the module to its own network",
+            where=f"{module_id}: createOptions.HostConfig.NetworkMode",
+            advice=f'add "NetworkingConfig": {{"EndpointsConfig": {{"{mode}": {{}}}}}}',
+        )
     if endpoints is None:
         endpoints = {DEVICE_NETWORK: {}}
     if DEVICE_NETWORK in endpoints:
@@ -111,7 +124,7 @@ def _place_on_network(body: dict[str, Any], host: dict[str, Any], surroundings: 
         endpoint["Aliases"] = [*(endpoint.get("Aliases") or []), module_id]
         endpoints = {surroundings.prefix: endpoint, **endpoints}
     networking["EndpointsConfig"] = endpoints
-    if host.get("NetworkMode") in (None, "", DEVICE_NETWORK) and surroundings.prefix in endpoints:
+    if mode in (None, "", "default", DEVICE_NETWORK) and surroundings.prefix in endpoints:
         host["NetworkMode"] = surroundings.prefix
 
 

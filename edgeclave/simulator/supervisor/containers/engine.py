@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 CALL_SECONDS = 60  # for an answer, beside builds, pulls and logs
 _ADVICE = {  # what an engine says -> what a person can do
+    r"invalid reference format": "check the image's name: a variable in it may not be defined",
     r"no space left on device": "free space on the engine's disk: `docker system df` shows what takes it",
     r"address pool": "remove networks that nobody uses: `docker network prune`",
     r"port is already allocated|address already in use": "stop what uses the port, or change PortBindings",
     r"is already in use by container": "remove that container, or rename it",
+    r"no such device|error gathering device information": "see Devices in createOptions: this machine has none like it",
     r"permission denied": "check who may use the files that its createOptions mount",
     r"(bind source path does not exist|no such file or directory)": "check the paths that its createOptions mount",
-    r"no such device|error gathering device information": "see Devices in createOptions: this machine has none like it",
     r"memory limit": "give it more Memory in createOptions",
     r"cannot allocate memory": "stop what needs the machine's memory",
     r"exec format error": "the image is for another architecture than this machine's",

@@ -28,7 +28,6 @@ _PULL_ADVICE = {
     ),
     r"no matching manifest": "the registry has it for other architectures only: build one for this machine",
     r"manifest unknown|not found": "check the image's name and tag",
-    r"invalid reference format": "check the image's name: a variable in it may not be defined",
     r"http: server gave HTTP response|certificate|x509": "make the engine trust the registry's certificate",
     r"no such host|connection refused|timeout|deadline|network is unreachable|no route|EOF": (
         "check the registry's address and this machine's network"
