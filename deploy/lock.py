@@ -19,10 +19,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = "3.11"
 """Of the base image."""
-BUILD = ROOT / "deploy" / "build"
-"""Is used while an image is built, and is in none."""
 DEBUG = ROOT / "deploy" / "debug"
+SOURCE = ROOT / "deploy" / "source"
 WITHOUT_WHEEL = "paho-mqtt"
+"""In the lists of the modules' images it is left out: pip installs for another architecture from wheels only."""
 UV = [sys.executable, "-m", "uv", "--quiet"]
 
 
@@ -36,20 +36,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         constraints = Path(scratch) / "constraints.txt"
         constraints.write_text("\n".join(bounds))
-        for wanted in sorted([*ROOT.glob("modules/*/requirements.in"), *ROOT.glob("deploy/*/requirements.in")]):
+        for wanted in [*sorted(ROOT.glob("deploy/*/requirements.in")), *sorted(ROOT.glob("modules/*/requirements.in"))]:
             print(f"{wanted.relative_to(ROOT)} ...", flush=True)
             locked = wanted.with_suffix(".txt")
             _lock(wanted, constraints, locked)
-            if wanted.parent != BUILD:
+            if wanted.parent == DEBUG or wanted.is_relative_to(ROOT / "modules"):
                 bill = _bill(wanted, locked, project, Path(scratch))
                 wanted.with_name("sbom.cdx.json").write_text(json.dumps(bill, indent=1) + "\n")
 
 
 def _lock(wanted: Path, constraints: Path, locked: Path) -> None:
-    """Only wheels, so that nothing is built, and no code of a package runs, where an image is made."""
+    """Wheels, so that no code of a package runs where an image is made; sources of the one that has none."""
+    elsewhere = [] if locked.is_relative_to(SOURCE) else ["--no-emit-package", WITHOUT_WHEEL]
     command = [
         *UV, "pip", "compile", "--python-version", PYTHON, "--constraint", str(constraints), "--generate-hashes",
         "--only-binary", ":all:", "--no-binary", WITHOUT_WHEEL, "--no-header", "--no-annotate", "--upgrade",
+        *elsewhere,
         str(wanted),
     ]  # fmt: skip
     compiled = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -61,7 +63,8 @@ def _bill(wanted: Path, locked: Path, project: dict[str, str], scratch: Path) ->
     environment = scratch / name
     subprocess.run([*UV, "venv", "--python", sys.executable, str(environment)], check=True)
     python = str(environment / "bin" / "python")
-    subprocess.run([*UV, "pip", "install", "--python", python, "--require-hashes", "-r", str(locked)], check=True)
+    lists = ["-r", str(locked), *([] if wanted.parent == DEBUG else ["-r", str(SOURCE / "requirements.txt")])]
+    subprocess.run([*UV, "pip", "install", "--python", python, "--require-hashes", *lists], check=True)
     described = scratch / f"{name}.toml"
     direct = [line for line in wanted.read_text().splitlines() if not line.startswith("#")]
     described.write_text(
