@@ -22,7 +22,7 @@ from edgeclave.deployment.manifest import (
     name_of,
 )
 from edgeclave.deployment.route_checks import check_hub
-from edgeclave.deployment.structure import check_value
+from edgeclave.deployment.structure import check_value, fields_of
 from edgeclave.deployment.twin_checks import (
     check_known_twin,
     check_policy_names,
@@ -86,9 +86,9 @@ def check_document(document: Any, report: Report) -> None:
 
 
 def _check_targeting(top: dict[str, Any], report: Report) -> None:
-    for field in msgspec.structs.fields(_Targeting):
-        if field.encode_name in top:
-            check_value(top[field.encode_name], field.type, (field.encode_name,), report)
+    for name, field in fields_of(_Targeting).items():
+        if name in top:
+            check_value(top[name], field.type, (name,), report)
     condition = top.get("targetCondition")
     if isinstance(condition, str) and condition.strip() not in ("", "*"):
         with report.catching(("targetCondition",)):

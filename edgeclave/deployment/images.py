@@ -94,7 +94,7 @@ class Images:
                 advice=f"{folder / MODULE_FILE} has {', '.join(module.image.tag.platforms) or 'none'}",
             )
         image = f"{module.image.repository}:{module.image.tag.version}-{platform}"
-        self.folders[image] = folder
+        self.folders[image] = folder.absolute()
         return image
 
     def _read(self, path: Path) -> _Module:

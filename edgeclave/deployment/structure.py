@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin
@@ -36,7 +37,7 @@ def check_object(
     if not isinstance(value, dict):
         report.error(path, f"must be an object, not {kind_of(value)}")
         return False
-    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    fields = fields_of(kind)
     names = {given: (member(fields, given) or given) if any_case else given for given in value}
     unknown = [given for given, name in names.items() if name not in fields]
     for given in unknown:
@@ -51,6 +52,12 @@ def check_object(
         if name in fields
     ]
     return all(right) and not unknown and not missing
+
+
+@functools.cache
+def fields_of(kind: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    """The fields of a struct by the names that stand in JSON."""
+    return {field.encode_name: field for field in msgspec.structs.fields(kind)}
 
 
 def member(value: Iterable[str], name: str) -> str | None:

@@ -12,6 +12,7 @@ import pytest
 
 from edgeclave.deployment import check_deployment
 from edgeclave.errors import ConfigurationError
+from tests.fixtures.deployment_solution import VARIABLES
 
 TEMPLATE = "deployment.template.json"
 NO_ENVIRONMENT: dict[str, str] = {}
@@ -292,15 +293,8 @@ def test_a_twin_that_is_too_large(solution: Path) -> None:
     ],
 )
 def test_files_beside_it(solution: Path, file: str, text: str, code: str, line: int) -> None:
-    modules = solution / "modules"
-    source = modules.resolve()
-    modules.unlink()
-    for description in source.glob("*/module.json"):
-        (modules / description.parent.name).mkdir(parents=True)
-        (modules / description.relative_to(source)).write_text(description.read_text())
-    values = dict(pair.split("=", 1) for pair in (solution / ".env").read_text().split())
     (solution / file).write_text(text)
-    (finding,) = check_deployment(solution / TEMPLATE, environment=values)
+    (finding,) = check_deployment(solution / TEMPLATE, environment=VARIABLES)
     assert (finding.code, finding.file, finding.line) == (code, str(solution / file), line)
 
 
