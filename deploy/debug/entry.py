@@ -13,5 +13,6 @@ import sys
 LISTEN = "0.0.0.0:5678"  # what is published of it, and where, the container's createOptions say
 
 options = ["--listen", LISTEN, *(["--wait-for-client"] if os.environ.get("DEBUG_WAIT") == "1" else [])]
+options += ["--configure-subProcess", "False"]  # a debugger that listens has no place in an enclave
 # Not frozen: breakpoints in the standard library would be missed, and debugpy warns of it.
 os.execv(sys.executable, [sys.executable, "-Xfrozen_modules=off", "-m", "debugpy", *options, *sys.argv[1:]])  # noqa: S606

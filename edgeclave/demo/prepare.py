@@ -43,13 +43,21 @@ class Prepared:
         return {**os.environ, **{name.strip(): value.strip() for name, _, value in pairs}}
 
 
-def prepare(folder: Path, project: Path, progress: Progress) -> Prepared:
+def prepare(
+    folder: Path,
+    project: Path,
+    progress: Progress,
+    *,
+    variables: Path | None = None,
+    simulator_state: Path | None = None,
+) -> Prepared:
     """Makes what is missing below `folder`; what is there from an earlier run is kept.
 
     Args:
         folder: of the demo, for example `.edgeclave/demo`.
         project: the checkout with `deployment.template.json` and the sample's trusted application.
         progress: told each command before it runs.
+        variables, simulator_state: when they shall not stand below `folder`.
     """
     template = project / "deployment.template.json"
     source = project / "modules" / "sample_analytics" / "trusted_app"
@@ -64,8 +72,8 @@ def prepare(folder: Path, project: Path, progress: Progress) -> Prepared:
         folder=folder,
         template=template,
         keys=folder / "keys",
-        variables=folder / ".env",
-        simulator_state=folder / "simulator",
+        variables=variables or folder / ".env",
+        simulator_state=simulator_state or folder / "simulator",
         policy=folder / "policy.toml",
         reader_state=folder / "reader",
     )
@@ -78,7 +86,8 @@ def prepare(folder: Path, project: Path, progress: Progress) -> Prepared:
     package = folder / "anomaly.ta"
     mark = folder / "anomaly.source"
     fingerprint = _fingerprint(source)
-    if not package.exists() or not mark.exists() or mark.read_text() != fingerprint:
+    made = mark.read_text() if package.exists() and mark.exists() else ""
+    if made != fingerprint or not prepared.environment().get("ANOMALY_PACKAGE"):
         wasm = folder / "anomaly.wasm"
         command(["ta", "build", str(source), "--out", str(wasm)], progress)
         sign = ["ta", "sign", str(source), "--wasm", str(wasm), "--key", "developer", *keys]
@@ -86,7 +95,7 @@ def prepare(folder: Path, project: Path, progress: Progress) -> Prepared:
         mark.write_text(fingerprint)
     for output in OUTPUTS:
         variable = f"ANOMALY_RECIPIENTS_{output.upper()}"
-        if variable not in prepared.environment():
+        if not prepared.environment().get(variable):
             sign = ["recipients", "sign", "--output", output, "--version", "1", "--recipient", "reader"]
             target = ["--env", str(prepared.variables), "--variable", variable]
             command([*sign, "--authority", "reader-authority", *keys, *target], progress)

@@ -20,7 +20,7 @@ from edgeclave.errors import EdgeclaveError
 
 LOAD_STARTS_AT = 0.55  # of the run; by then the detector knows averages, too
 LOAD_LASTS = 0.2
-SECONDS_TO_START = 90.0  # the first start compiles the trusted application
+SECONDS_TO_START = 300.0  # the first start compiles the trusted application: a minute on a small or busy machine
 SECONDS_TO_DRAIN = 20.0
 SECONDS_BETWEEN_LOOKS = 0.25
 LOOKS_UNTIL_QUIET = 6

@@ -3,6 +3,7 @@
 GET  /status      what runs, who is connected, what waits
 PUT  /upstream    {"online": false} cuts the edge device off from IoT Hub
 POST /inputs      a message for a module's input, as if a route had sent it
+PUT  /modules     {"moduleId": "x", "byHand": true} leaves a deployed module to whoever runs it by hand
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import aiohttp
 import msgspec
@@ -45,6 +46,21 @@ class InputOrder(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     body: bytes
     properties: dict[str, str] = {}
     system: dict[str, str] = {}
+
+
+class ModuleOrder(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    module_id: str
+    by_hand: bool
+
+
+class Supervisor(Protocol):
+    """What of `supervisor.agent.Agent` is used here."""
+
+    async def take_over(self, module_id: str) -> dict[str, str]:
+        """The environment of a module that is left to somebody else."""
+
+    def give_back(self, module_id: str) -> None:
+        """Runs it again."""
 
 
 class ModuleStatus(msgspec.Struct, rename="camel"):
@@ -82,6 +98,7 @@ class ControlSocket:
         self._settings = settings
         self._path = runtime_folder(state) / SOCKET_NAME
         self._runner: web.AppRunner | None = None
+        self.supervisor: Supervisor | None = None
 
     async def start(self) -> None:
         """Raises ConfigurationError `runtime-folder-unsafe`."""
@@ -99,6 +116,7 @@ class ControlSocket:
                 web.get("/status", self._status),
                 web.put("/upstream", self._upstream),
                 web.post("/inputs", self._input),
+                web.put("/modules", self._module),
             ]
         )
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
@@ -123,6 +141,15 @@ class ControlSocket:
         target = IdentityName(self._settings.device_id, order.module_id)
         self._hub.send_to_input(target, order.input_name, Message(order.body, order.properties, order.system))
         await self._hub.store.committed()
+        return web.json_response({})
+
+    async def _module(self, request: web.Request) -> web.Response:
+        order = await _body(request, ModuleOrder)
+        if self.supervisor is None:
+            raise ConfigurationError("no-such-module", "this simulator runs no modules")
+        if order.by_hand:
+            return web.json_response({"environment": await self.supervisor.take_over(order.module_id)})
+        self.supervisor.give_back(order.module_id)
         return web.json_response({})
 
     def _describe(self) -> Status:

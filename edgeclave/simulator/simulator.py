@@ -77,7 +77,7 @@ class Simulator:
         self._proxy = ConnectProxy(self.state.identities, self.settings)
         self.workload = WorkloadApi(self.state.identities, self.state.twins, self.state.pki, self.settings)
         self._workload = WorkloadSockets(self.workload, self.state.directory)
-        self._control = ControlSocket(self.hub, self.settings, self.state.directory)
+        self.control = ControlSocket(self.hub, self.settings, self.state.directory)
         self._housekeeping: asyncio.Task[None] | None = None
         self._context: ssl.SSLContext
         self._device_context: ssl.SSLContext
@@ -152,7 +152,7 @@ class Simulator:
                 advice="start it again: it then takes free ports",
             ) from error
         await self._events.start(settings.address, AMQPS_PORT, context)
-        await self._control.start()
+        await self.control.start()
         self.hub.upstream.drain()
         self._housekeeping = asyncio.create_task(self._keep_house())
         write_runtime(self.state.directory, Runtime(os.getpid(), settings, self.ca_file))
@@ -199,7 +199,7 @@ class Simulator:
             self._housekeeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._housekeeping
-        await self._control.stop()
+        await self.control.stop()
         await self._events.stop()
         await self._mqtt.stop()
         await self._rest.stop()

@@ -3,6 +3,7 @@
 state.sqlite    the hub and edgeHub: identities, twins, queues, message log
 pki/            root-ca.pem is what clients trust
 data/<module>/  each module's own EDGECLAVE_STATE
+env/            environments of modules that were taken over
 logs/           one file per module, and the simulator's own
 config/         the generated deployment manifest
 runtime.json    while the simulator runs: where it is
@@ -121,7 +122,7 @@ def start_over(directory: Path) -> None:
         try:
             for path in directory.glob("state.sqlite*"):
                 path.unlink()
-            for name in ("pki", "data", "logs", "config"):
+            for name in ("pki", "data", "env", "logs", "config"):
                 if (directory / name).exists():
                     shutil.rmtree(directory / name)
             (directory / "runtime.json").unlink(missing_ok=True)

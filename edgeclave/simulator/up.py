@@ -64,13 +64,19 @@ class Progress(msgspec.Struct, tag_field="event", tag="progress"):
     text: str
 
 
+class Ready(msgspec.Struct, tag_field="event", tag="ready", rename="camel"):
+    """All deployed modules have been started, each with what became of it told before."""
+
+    modules: int
+
+
 class Stopped(msgspec.Struct, tag_field="event", tag="stopped"):
     """Everything ended in order."""
 
     reason: str
 
 
-Event = Started | Note | Applied | Progress | ModuleChanged | Stopped
+Event = Started | Note | Applied | Progress | ModuleChanged | Ready | Stopped
 Report = Callable[[Event], None]
 
 
@@ -108,10 +114,13 @@ async def up(template: Path, state: Path, seconds: float | None, report: Report,
             host = await _host(simulator, deployment, engine, stack, report)
             agent = Agent(simulator.state, simulator.hub, host, lambda event: report(_module(event)))
             simulator.workload.program_of = agent.program_of
+            simulator.control.supervisor = agent
             agent.start()
+            telling = asyncio.create_task(_tell_when_ready(agent, report))
             try:
                 reason = await _end(seconds)
             finally:
+                telling.cancel()
                 await agent.stop()
         report(Stopped(reason))
 
@@ -130,6 +139,12 @@ async def _host(
     if missing := await simulator.listen_as_edge_hub(host.gateway_address):
         report(Note(missing))
     return host
+
+
+async def _tell_when_ready(agent: Agent, report: Report) -> None:
+    await agent.reconciled()
+    running = [each for each in agent.modules.values() if each.state.runtime_status == "running"]
+    report(Ready(len(running)))
 
 
 def _module(event: ModuleEvent) -> ModuleChanged:

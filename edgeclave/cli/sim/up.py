@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +12,9 @@ import typer
 from rich.console import Console
 
 from edgeclave.cli.sim.options import DEFAULT_STATE, Json, State
+from edgeclave.errors import ConfigurationError
 from edgeclave.simulator.state import start_over
-from edgeclave.simulator.up import Applied, Event, ModuleChanged, Note, Progress, Started, Stopped, up
+from edgeclave.simulator.up import Applied, Event, ModuleChanged, Note, Progress, Ready, Started, Stopped, up
 
 DEFAULT_TEMPLATE = Path("deployment.template.json")
 _STYLES = {"running": "green", "failed": "red", "backoff": "yellow"}
@@ -26,6 +28,7 @@ def up_command(
         bool, typer.Option("--containers", help="Run the modules' images on the Docker engine, as a device does.")
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget the state of earlier runs first.")] = False,
+    if_needed: Annotated[bool, typer.Option("--if-needed", help="Be content when one runs already.")] = False,
     as_json: Json = False,
 ) -> None:
     """Start the simulator, apply the deployment, run its modules, until Ctrl-C or SIGTERM.
@@ -44,7 +47,12 @@ def up_command(
 
     if fresh:
         start_over(state)
-    asyncio.run(up(template, state, seconds, show, containers=containers))
+    try:
+        asyncio.run(up(template, state, seconds, show, containers=containers))
+    except ConfigurationError as error:
+        if not if_needed or error.code != "simulator-running":
+            raise
+        typer.echo(json.dumps({"event": "running-already"}) if as_json else f"ready: one runs already ({state})")
 
 
 def _print(console: Console, event: Event) -> None:
@@ -63,6 +71,8 @@ def _print(console: Console, event: Event) -> None:
         console.print(f"  {event.text}", markup=False, style="dim")
     elif isinstance(event, ModuleChanged):
         _print_module(console, event)
+    elif isinstance(event, Ready):
+        console.print(f"ready: {event.modules} modules run; Ctrl-C ends it")
     elif isinstance(event, Stopped):
         console.print(f"stopped: {event.reason}", markup=False)
 

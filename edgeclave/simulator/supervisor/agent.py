@@ -53,6 +53,9 @@ class Agent:
         self._modules: dict[str, Module] = {}
         self._link = AgentLink(self._name, hub.methods, lambda: self._modules)
         self._not_started: dict[str, ModuleSpecification] = {}
+        self._by_hand: set[str] = set()
+        self._reconciling = asyncio.Lock()
+        self._reconciled = asyncio.Event()
         self._shown: dict[str, tuple[str, str]] = {}
         self._problem = ""
         self._wake = asyncio.Event()
@@ -75,6 +78,33 @@ class Agent:
             self._task = None
         await asyncio.gather(*(module.stop() for module in self._modules.values()))
 
+    async def reconciled(self) -> None:
+        """Returns once all deployed modules have been started, or were found not to be startable."""
+        await self._reconciled.wait()
+
+    async def take_over(self, module_id: str) -> dict[str, str]:
+        """Leaves a module to somebody who runs it by hand; returns the environment that it would run with.
+
+        Raises:
+            ConfigurationError: `no-such-module`, `not-by-hand`.
+        """
+        async with self._reconciling:
+            specification = self._specification(module_id)
+            environment = self._host.environment(specification, self._state.module(module_id))
+            self._by_hand.add(module_id)
+            module = self._modules.pop(module_id, None)
+            if module is not None:
+                await module.stop()
+                await module.program.remove()
+        self._wake.set()
+        return environment
+
+    def give_back(self, module_id: str) -> None:
+        """Runs a module again that was taken over. Raises ConfigurationError `no-such-module`."""
+        self._specification(module_id)
+        self._by_hand.discard(module_id)
+        self._wake.set()
+
     @property
     def modules(self) -> Mapping[str, Module]:
         return self._modules
@@ -93,7 +123,8 @@ class Agent:
             await self._wake.wait()
             self._wake.clear()
             try:
-                await self._reconcile(read_specifications(self._state.twins.at_edge(self._name).desired))
+                async with self._reconciling:
+                    await self._reconcile(self._specifications())
                 self._problem = ""
             except ConfigurationError as error:
                 self._problem = str(error)
@@ -102,10 +133,24 @@ class Agent:
                 self._problem = str(error)
                 _log.error("cannot reconcile", problem=str(error))
             self._report()
+            self._reconciled.set()
+
+    def _specifications(self) -> list[ModuleSpecification]:
+        return read_specifications(self._state.twins.at_edge(self._name).desired)
+
+    def _specification(self, module_id: str) -> ModuleSpecification:
+        for specification in self._specifications():
+            if specification.module_id == module_id:
+                return specification
+        raise ConfigurationError(
+            "no-such-module",
+            f"the deployment has no module {module_id[:128]!r}",
+            advice="`edgeclave sim status` names them; a program of your own joins by `edgeclave sim env`",
+        )
 
     async def _reconcile(self, specifications: list[ModuleSpecification]) -> None:
         specifications = [self._with_files(each) for each in specifications]
-        wanted = {each.module_id: each for each in specifications if each.wanted and not self._host.refusal(each)}
+        wanted = {each.module_id: each for each in specifications if self._runs_here(each)}
         self._not_started = {each.module_id: each for each in specifications if each.module_id not in wanted}
         for module_id, module in list(self._modules.items()):
             if wanted.get(module_id) != module.specification:
@@ -117,6 +162,10 @@ class Agent:
                 self._modules[module_id] = self._new_module(specification)
                 self._modules[module_id].start()
                 await self._modules[module_id].launched()  # in startupOrder, one after the other
+
+    def _runs_here(self, specification: ModuleSpecification) -> bool:
+        by_hand = specification.module_id in self._by_hand
+        return specification.wanted and not by_hand and not self._host.refusal(specification)
 
     def _with_files(self, specification: ModuleSpecification) -> ModuleSpecification:
         name = IdentityName(self._name.device_id, specification.module_id)
@@ -164,6 +213,8 @@ class Agent:
             self._event(ModuleEvent(module_id, *now, module.log_file if module else None))
 
     def _reason(self, specification: ModuleSpecification) -> ModuleState:
+        if specification.module_id in self._by_hand:
+            return ModuleState("stopped", f"run by hand until `edgeclave sim give-back {specification.module_id}`")
         if not specification.wanted:
             return ModuleState("stopped", "the deployment wants it stopped")
         return ModuleState("failed", f"not started: {self._host.refusal(specification)}")

@@ -1,4 +1,8 @@
-"""Modules as processes of this user: `modules/x/main.py` for an image `${MODULES.x}`."""
+"""Modules as processes of this user: `modules/x/main.py` for an image `${MODULES.x}`.
+
+A debug image (`${MODULES.x.debug}`) whose createOptions publish the port of debugpy runs under it here as well, at that
+port of 127.0.0.1: an editor attaches as it would to the container.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,7 @@ from edgeclave.simulator.supervisor.log_file import open_log
 from edgeclave.simulator.supervisor.program import Ended
 from edgeclave.simulator.supervisor.specification import ModuleSpecification
 
+DEBUG_PLATFORM = ".debug"
 STOP_SECONDS = 10  # edgeAgent's default before it kills
 _INHERITED = ("PATH", "HOME", "LANG")
 _log = logger("supervisor")
@@ -45,17 +50,18 @@ class ProcessHost:
         return ()  # a process sees this machine's files
 
     def program(self, specification: ModuleSpecification, identity: HubIdentity, log_file: Path) -> ModuleProcess:
-        environment = module_environment(
+        main = self._folders[specification.image] / "main.py"
+        return ModuleProcess(main, self.environment(specification, identity), log_file, _debug_port(specification))
+
+    def environment(self, specification: ModuleSpecification, identity: HubIdentity) -> dict[str, str]:
+        given = module_environment(
             self._state.directory,
             self._state.settings,
             module_id=specification.module_id,
             generation_id=identity.generation_id,
             address=identity.address,
         )
-        main = self._folders[specification.image] / "main.py"
-        return ModuleProcess(
-            main, {**specification.environment, **environment}, Path(environment["EDGECLAVE_STATE"]), log_file
-        )
+        return {**specification.environment, **given}
 
 
 class ModuleProcess:
@@ -63,20 +69,22 @@ class ModuleProcess:
 
     Args:
         main: the Python file.
-        environment: of the module, without what is inherited.
-        data: its working directory.
+        environment: of the module, without what is inherited; it works in the folder `EDGECLAVE_STATE`.
         log_file: gets its stdout and stderr.
+        debug_port: where debugpy listens on 127.0.0.1, if the module runs under it.
     """
 
     shown = ""
 
-    def __init__(self, main: Path, environment: Mapping[str, str], data: Path, log_file: Path) -> None:
+    def __init__(self, main: Path, environment: Mapping[str, str], log_file: Path, debug_port: int | None) -> None:
         self._main = main
+        self._debugger = [] if debug_port is None else ["-m", "debugpy", "--listen", f"127.0.0.1:{debug_port}"]
+        if self._debugger:  # not in its children: an enclave has no place for a debugger that listens
+            self._debugger += ["--configure-subProcess", "False"]
         self._environment = {
             **{name: os.environ[name] for name in _INHERITED if name in os.environ},
             **environment,
         }
-        self._data = data
         self._log_file = log_file
         self._process: asyncio.subprocess.Process | None = None
 
@@ -94,12 +102,13 @@ class ModuleProcess:
                 str(os.getpid()),
                 sys.executable,
                 "-u",
+                *self._debugger,
                 str(self._main),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=descriptor,
                 env=self._environment,
-                cwd=self._data,
+                cwd=self._environment["EDGECLAVE_STATE"],
                 start_new_session=True,  # Ctrl-C in the terminal is for the simulator, which then stops the modules
             )
         except OSError as error:
@@ -141,6 +150,14 @@ class ModuleProcess:
         with contextlib.suppress(OSError, psutil.Error):
             return os.getsid(pid) == leader or leader in [each.pid for each in psutil.Process(pid).parents()]
         return False
+
+
+def _debug_port(specification: ModuleSpecification) -> int | None:
+    """The port of this machine that a module's debugger is published at."""
+    match specification.create_options:
+        case {"HostConfig": {"PortBindings": {"5678/tcp": [{"HostPort": str(port)}, *_]}}} if port.isdecimal():
+            return int(port) if specification.image.endswith(DEBUG_PLATFORM) else None
+    return None
 
 
 def _kill_group(pid: int) -> None:

@@ -67,5 +67,12 @@ class ModuleHost(Protocol):
     def local_files(self, desired: Mapping[str, Any]) -> tuple[str, ...]:
         """Files of this machine that a module's twin names and that have to be brought to it."""
 
+    def environment(self, specification: ModuleSpecification, identity: HubIdentity) -> dict[str, str]:
+        """What somebody needs who runs a module by hand on this machine.
+
+        Raises:
+            ConfigurationError: `not-by-hand`.
+        """
+
     def program(self, specification: ModuleSpecification, identity: HubIdentity, log_file: Path) -> Program:
         """The program of a module whose output goes to `log_file`."""

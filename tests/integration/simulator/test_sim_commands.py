@@ -187,3 +187,53 @@ async def test_fresh_in_a_folder_that_is_no_state_removes_nothing(tmp_path: Path
     (tmp_path / "data").mkdir()
     await asyncio.to_thread(start_over, tmp_path)
     assert (tmp_path / "data").is_dir()
+
+
+@pytest.mark.timeout(180)
+def test_a_module_is_taken_over_and_given_back(commands: Commands) -> None:
+    if commands.up is None:
+        commands.start()
+    commands.until(lambda: commands.module("temperature_filter").get("status") == "running")
+    answer = commands.read("take-over", "temperature_filter")
+    taken = commands.module("temperature_filter")
+    assert (taken["status"], taken["connected"]) == ("stopped", False)
+    assert "edgeclave sim give-back temperature_filter" in taken["description"]
+    file = Path(answer["file"])
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    sourced = subprocess.run(
+        ["env", "-i", "sh", "-c", f"set -a; . '{file}'; exec env"], capture_output=True, text=True, check=True
+    )
+    read = dict(line.split("=", 1) for line in sourced.stdout.splitlines())
+    assert answer["environment"].items() <= read.items()
+
+    own = subprocess.Popen(
+        [sys.executable, str(SOLUTION / "modules" / "temperature_filter" / "main.py")],
+        env={**os.environ, **answer["environment"]},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    commands.until(lambda: commands.module("temperature_filter")["connected"])
+    assert commands.module("temperature_filter")["status"] == "stopped", "it is not run twice"
+    own.terminate()
+    own.wait(20)
+    assert commands.run("give-back", "temperature_filter").returncode == 0
+    commands.until(lambda: commands.module("temperature_filter")["connected"])
+    assert commands.module("temperature_filter")["status"] == "running"
+    refused = commands.run("take-over", "temperature_filtre")
+    assert (refused.returncode, "no-such-module" in refused.stderr) == (1, True)
+    assert not (file.parent / "temperature_filtre.env").exists()
+
+
+def test_up_says_when_all_modules_were_started_and_may_be_content_with_one_that_runs(tmp_path: Path) -> None:
+    line = Commands(tmp_path / "state")._line("up", str(SOLUTION / "deployment.template.json"))
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as up:
+        try:
+            assert up.stdout is not None
+            printed = list(iter(up.stdout.readline, "ready: 2 modules run; Ctrl-C ends it\n"))
+            running = sorted(line.split()[1] for line in printed if line.startswith("running"))
+            assert running == ["temperature_filter", "temperature_sensor"]
+            again = subprocess.run([*line, "--if-needed"], capture_output=True, text=True, check=False)
+            assert (again.returncode, again.stdout.startswith("ready: one runs already")) == (0, True)
+            assert "simulator-running" in subprocess.run(line, capture_output=True, text=True, check=False).stderr
+        finally:
+            up.terminate()

@@ -88,6 +88,13 @@ class ContainerHost:
                 found.add(path)
         return tuple(sorted(found))
 
+    def environment(self, specification: ModuleSpecification, identity: HubIdentity) -> dict[str, str]:
+        raise ConfigurationError(
+            "not-by-hand",
+            f"{specification.module_id} runs in a container, out of which nothing can be taken over",
+            advice="attach to its debug image, or start the simulator without --containers",
+        )
+
     def program(self, specification: ModuleSpecification, identity: HubIdentity, log_file: Path) -> ModuleContainer:
         module_id = specification.module_id
 
