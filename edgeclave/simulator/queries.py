@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, Literal
 
 from edgeclave.errors import ConfigurationError
-from edgeclave.simulator.conditions import Condition, parse
+from edgeclave.simulator.conditions import TWINS, Condition, parse
 from edgeclave.simulator.hub_errors import bad_request
 
 MAX_QUERY_CHARACTERS = 8192
@@ -127,7 +127,7 @@ def parse_condition(text: str, *, where: str = "WHERE") -> Condition:
         HubError: 400.
     """
     try:
-        return parse(_without_escapes(text), where=where)
+        return parse(_without_escapes(text), dialect=TWINS, where=where)
     except ConfigurationError as error:
         raise bad_request(error.what, where=error.where, advice=error.advice) from error
 
