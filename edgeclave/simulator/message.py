@@ -15,12 +15,16 @@ from urllib.parse import quote, unquote
 
 from edgeclave.simulator.conditions import UNDEFINED
 from edgeclave.simulator.hub_errors import bad_request
+from edgeclave.simulator.identities import IdentityName
 
 MAX_BODY_BYTES = 256 * 1024  # IoT Hub's limit for a device-to-cloud message
 MAX_PROPERTIES = 100
 MAX_PROPERTY_BAG_CHARACTERS = 16 * 1024
 
-OUTPUT, CONNECTION_DEVICE, CONNECTION_MODULE = "$.on", "$.cdid", "$.cmid"
+OUTPUT, CONNECTION_DEVICE, CONNECTION_MODULE, SCHEMA = "$.on", "$.cdid", "$.cmid", "$.schema"
+# edgeHub's own, seen by conditions only; names without `$.` never leave it
+MESSAGE_TYPE, SENDER_DEVICE, SENDER_MODULE = "messageType", "rpSenderDeviceId", "rpSenderModuleId"
+TWIN_CHANGE = "twinChangeNotification"
 # MQTT short name -> IoT Hub's name in the event's system properties
 SYSTEM_NAMES = {
     "$.mid": "message-id",
@@ -32,6 +36,7 @@ SYSTEM_NAMES = {
     "$.ifid": "iothub-interface-id",
     "$.sub": "dt-subject",
     "$.exp": "absolute-expiry-time",
+    SCHEMA: "iothub-message-schema",
 }
 # name in a route's condition -> MQTT short name
 _CONDITION_NAMES = {
@@ -42,7 +47,10 @@ _CONDITION_NAMES = {
     "to": "$.to",
     "contenttype": "$.ct",
     "contentencoding": "$.ce",
-    "messageschema": "$.schema",
+    "messageschema": SCHEMA,
+    "messagetype": MESSAGE_TYPE,
+    "rpsenderdeviceid": SENDER_DEVICE,
+    "rpsendermoduleid": SENDER_MODULE,
     "creationtime": "$.ctime",
     "absolute-expiry-time": "$.exp",
     "iothub-interface-id": "$.ifid",
@@ -109,6 +117,15 @@ def _ignoring_case(properties: Mapping[str, str], name: str) -> str | None:
     if name in properties:
         return properties[name]
     return next((value for key, value in properties.items() if key.lower() == name.lower()), None)
+
+
+def twin_change(hub: IdentityName, sender: IdentityName, patch: Mapping[str, Any]) -> Message:
+    """What edgeHub makes of a client's reported properties: a message of its own that names the client."""
+    system = {SCHEMA: TWIN_CHANGE, MESSAGE_TYPE: TWIN_CHANGE}
+    system |= {CONNECTION_DEVICE: hub.device_id, CONNECTION_MODULE: hub.module_id, SENDER_DEVICE: sender.device_id}
+    if sender.module_id:
+        system[SENDER_MODULE] = sender.module_id
+    return Message(json.dumps(patch, separators=(",", ":")).encode(), {}, system)
 
 
 def decode_properties(bag: str) -> tuple[dict[str, str], dict[str, str]]:
