@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.fixtures.attack_coverage import AttackCoverage
+from tests.fixtures.container_engine import EngineOfTheRun
 
 PAGE = Path(__file__).parents[1] / "docs" / "threat-model.md"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(AttackCoverage(PAGE), "attack-coverage")
+    config.pluginmanager.register(EngineOfTheRun(), "engine-of-the-run")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

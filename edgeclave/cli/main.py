@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "recipients": ("edgeclave.cli.recipients", "Who may read which output."),
     "platform": ("edgeclave.cli.platform", "The TEEs of this machine, and the emulator's trust anchor."),
     "sim": ("edgeclave.cli.sim", "The local simulator: IoT Hub and IoT Edge for unmodified Azure SDKs."),
+    "deployment": ("edgeclave.cli.deployment", "Deployment templates: what is wrong in them, line by line."),
     "policy": ("edgeclave.cli.policy", "What a relying party accepts."),
     "verify": ("edgeclave.cli.verify", "Verify a quote, report, evidence or sealed result from a file, offline."),
     "verifier": ("edgeclave.cli.verifier", "The verifier as a service, for relying parties that ask over HTTP."),

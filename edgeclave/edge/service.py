@@ -29,11 +29,11 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import generate_latest
 
+from edgeclave.edge.health import METRICS_PORT
 from edgeclave.edge.logs import configure_logging
 from edgeclave.edge.store import listen_address, state_directory
 from edgeclave.errors import ConfigurationError, EdgeclaveError
 
-METRICS_PORT = 9600  # the port that Azure's metrics collector samples use for modules
 STOP_SECONDS = 4.5
 """From SIGTERM to the end; the process is gone within 5 s whatever hangs."""
 

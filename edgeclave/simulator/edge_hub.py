@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from urllib.parse import quote
 
+from edgeclave.deployment.routes import DEFAULT_TIME_TO_LIVE_SECONDS, LOWEST_PRIORITY, Route, parse_routes
+from edgeclave.deployment.routes import Upstream as UpstreamSink
 from edgeclave.errors import ConfigurationError
 from edgeclave.simulator.hub_errors import HubError, bad_request
 from edgeclave.simulator.identities import SYSTEM_MODULES, HubIdentity, Identities, IdentityName
@@ -30,8 +32,6 @@ from edgeclave.simulator.message import (
 )
 from edgeclave.simulator.message_log import StoredMessageLog
 from edgeclave.simulator.methods import DirectMethods
-from edgeclave.simulator.routes import DEFAULT_TIME_TO_LIVE_SECONDS, LOWEST_PRIORITY, Route, parse_routes
-from edgeclave.simulator.routes import Upstream as UpstreamSink
 from edgeclave.simulator.store import Store
 from edgeclave.simulator.twin_document import Section, without_metadata
 from edgeclave.simulator.twins import DesiredChange, Twins

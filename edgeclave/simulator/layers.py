@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgeclave.simulator.conditions import Condition
+from edgeclave.deployment.conditions import Condition
 from edgeclave.simulator.hub_errors import bad_request
 from edgeclave.simulator.identities import SYSTEM_MODULES
 from edgeclave.simulator.twin_document import Section

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote, unquote
 
-from edgeclave.simulator.conditions import UNDEFINED
+from edgeclave.deployment.conditions import UNDEFINED
 from edgeclave.simulator.hub_errors import bad_request
 from edgeclave.simulator.identities import IdentityName
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from edgeclave.deployment.conditions import TWINS, Condition, parse
 from edgeclave.errors import ConfigurationError
-from edgeclave.simulator.conditions import TWINS, Condition, parse
 from edgeclave.simulator.hub_errors import bad_request
 
 MAX_QUERY_CHARACTERS = 8192

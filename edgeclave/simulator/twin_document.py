@@ -1,7 +1,6 @@
 """What a twin section may hold and how patches merge: pure rules, no storage.
 
-Limits are Azure's (IoT Hub developer guide, device twins): 8 KB of tags, 32 KB of desired and of reported properties,
-depth 10, keys of 1 KB, strings of 4 KB, integers of 53 bits.
+The limits are Azure's (`edgeclave.deployment.twin_limits`).
 
 >>> merge({"a": {"b": 1, "c": 2}}, {"a": {"b": None}, "d": 3})
 {'a': {'c': 2}, 'd': 3}
@@ -12,22 +11,13 @@ depth 10, keys of 1 KB, strings of 4 KB, integers of 53 bits.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from edgeclave.deployment.twin_limits import faults, place
 from edgeclave.simulator.hub_errors import HubError, bad_request
 
 Section = dict[str, Any]
-
-MAX_PROPERTIES_BYTES = 32 * 1024
-MAX_TAGS_BYTES = 8 * 1024
-MAX_DEPTH = 10
-MAX_KEY_BYTES = 1024
-MAX_STRING_BYTES = 4096
-MAX_INTEGER = 4503599627370495
-MIN_INTEGER = -4503599627370496
-_FORBIDDEN_IN_KEY = re.compile(r"[\x00-\x1f\x7f-\x9f.$ ]")
 
 
 def merge(section: Mapping[str, Any], patch: Mapping[str, Any]) -> Section:
@@ -68,37 +58,14 @@ def without_metadata(value: object, where: str) -> Section:
     return {key: below for key, below in value.items() if key not in ("$version", "$metadata")}
 
 
-def check(value: object, where: str, *, depth: int = 1) -> None:
+def check(value: object, where: str) -> None:
     """Checks keys, values and depth of a section or a patch.
 
     Raises:
         HubError: 400, naming the property.
     """
-    if isinstance(value, dict):
-        if depth > MAX_DEPTH:
-            raise bad_request(f"is nested deeper than {MAX_DEPTH} levels", where=where)
-        for key, below in value.items():
-            if not key or len(key.encode()) > MAX_KEY_BYTES or _FORBIDDEN_IN_KEY.search(key):
-                raise bad_request(
-                    f"{key[:80]!r} is not a property name",
-                    where=where,
-                    advice="names have at most 1 KB and no control characters, dots, $ or spaces",
-                )
-            check(below, f"{where}.{key[:80]}", depth=depth + 1)
-    elif isinstance(value, list):
-        if depth > MAX_DEPTH:
-            raise bad_request(f"is nested deeper than {MAX_DEPTH} levels", where=where)
-        for index, below in enumerate(value):
-            check(below, f"{where}[{index}]", depth=depth + 1)
-    else:
-        _check_scalar(value, where)
-
-
-def _check_scalar(value: object, where: str) -> None:
-    if isinstance(value, str) and len(value.encode(errors="surrogatepass")) > MAX_STRING_BYTES:
-        raise bad_request(f"is a string over {MAX_STRING_BYTES} bytes", where=where)
-    if isinstance(value, int) and not isinstance(value, bool) and not MIN_INTEGER <= value <= MAX_INTEGER:
-        raise bad_request("is an integer outside the 53 bits a twin can hold", where=where)
+    for fault in faults(value):
+        raise bad_request(fault.what, where=".".join(filter(None, (where, place(fault.path)))), advice=fault.advice)
 
 
 def check_size(section: Section, limit_bytes: int, where: str) -> None:

@@ -14,13 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from edgeclave.deployment.twin_limits import MAX_PROPERTIES_BYTES, MAX_TAGS_BYTES
 from edgeclave.edge.store import StoreError
 from edgeclave.simulator.hub_errors import HubError
 from edgeclave.simulator.identities import IdentityName
 from edgeclave.simulator.store import Store
 from edgeclave.simulator.twin_document import (
-    MAX_PROPERTIES_BYTES,
-    MAX_TAGS_BYTES,
     Section,
     check,
     check_size,

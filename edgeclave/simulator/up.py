@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgeclave.simulator.deployment import generate
+from edgeclave.deployment import generate
 from edgeclave.simulator.log import LOGGER_NAME
 from edgeclave.simulator.service_client import ApplyDeployment, carry_out
 from edgeclave.simulator.simulator import Simulator

@@ -166,6 +166,10 @@ def suite(folder: Path, cache: Path, *, source: dict[str, Any]) -> Iterator[Suit
     template = json.loads(shared.template.read_text())
     sample = template["modulesContent"]["sample_analytics"]["properties.desired"]
     sample["source"] = source
+    if source["kind"] == "input":
+        layer = json.loads((ROOT / "deployments" / "simulated-sensor.template.json").read_text())["content"]
+        route = layer["modulesContent"]["$edgeHub"]["properties.desired.routes.sensor"]
+        template["modulesContent"]["$edgeHub"]["properties.desired"]["routes"]["sensor"] = route
     # `${MODULES.x}` images are found next to the template.
     path = ROOT / f".edgeclave-test-{os.getpid()}.template.json"
     path.write_text(json.dumps(template))

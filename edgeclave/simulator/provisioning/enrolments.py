@@ -16,9 +16,10 @@ from typing import Any
 
 from cryptography import x509
 
+from edgeclave.deployment.twin_limits import MAX_PROPERTIES_BYTES, MAX_TAGS_BYTES
 from edgeclave.simulator.hub_errors import HubError, bad_request
 from edgeclave.simulator.store import Store
-from edgeclave.simulator.twin_document import MAX_PROPERTIES_BYTES, MAX_TAGS_BYTES, check, check_size, dump
+from edgeclave.simulator.twin_document import check, check_size, dump
 
 MAX_ENROLMENTS = 1000  # individual and groups together; Azure's is higher, a test's is not
 MAX_CERTIFICATE_CHARACTERS = 64 * 1024

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeclave.simulator.deployment.document import convert, expect_object, require
-from edgeclave.simulator.deployment.manifest import ModuleSettings, RestartPolicy
+from edgeclave.deployment.document import convert, expect_object, require
+from edgeclave.deployment.manifest import ModuleSettings, RestartPolicy
 
 
 @dataclass(frozen=True)

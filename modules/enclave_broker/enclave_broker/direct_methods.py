@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from edgeclave.edge.link.messages import CallId, Name
+from edgeclave.edge.twins.access_policy import IOTHUB
 from edgeclave.errors import EdgeclaveError
 from enclave_broker.operations import DEFAULT_DEADLINE_MS, Operations
-from enclave_broker.policy import IOTHUB
 from enclave_broker.responses import EvidenceAnswer, RefusalError, error_answer, invoke_answer, status_of
 from enclave_broker.server import read_nonce
 

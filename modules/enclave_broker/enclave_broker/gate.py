@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from edgeclave.edge.twins.access_policy import Decision, Policy
 from edgeclave.errors import EdgeclaveError
 from enclave_broker.audit import AuditLog
 from enclave_broker.metrics import Metrics
-from enclave_broker.policy import Decision, Policy
 from enclave_broker.quotas import Limiter, QuotaError
 from enclave_broker.responses import RefusalError
 

@@ -12,6 +12,7 @@ from edgeclave.edge.hub import HubConnection, HubOffline
 from edgeclave.edge.identity import ModuleIdentity
 from edgeclave.edge.service import Service
 from edgeclave.edge.store import listen_address
+from edgeclave.edge.twins.enclave_broker import Quotas, read_settings
 from edgeclave.edge.workload import WorkloadClient
 from edgeclave.errors import ConfigurationError
 from enclave_broker.audit import AuditLog
@@ -20,10 +21,9 @@ from enclave_broker.direct_methods import DirectMethods
 from enclave_broker.gate import Gate
 from enclave_broker.metrics import Metrics
 from enclave_broker.operations import Operations
-from enclave_broker.quotas import Limiter, Quotas
+from enclave_broker.quotas import Limiter
 from enclave_broker.runner_link import RUNNER, runner_link
 from enclave_broker.server import BrokerServer
-from enclave_broker.settings import read_settings
 
 SERVER_NAME = "enclave_broker"
 REPORT_AUDIT_SECONDS = 3600.0

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from importlib.metadata import version
 from typing import Any
 
 import msgspec
 
+from edgeclave import __version__
 from edgeclave.edge.link.messages import MAX_ACKNOWLEDGED_CALLS, MAX_DEADLINE_MS, NAME_PATTERN
 from enclave_broker.responses import AcknowledgeAnswer, ErrorAnswer, EvidenceAnswer, ListAnswer
 
@@ -51,7 +51,7 @@ def _document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "enclave_broker",
-            "version": version("edgeclave"),
+            "version": __version__,
             "description": "The way to trusted applications on this device, over mTLS with identity certificates.",
         },
         "paths": {

@@ -12,30 +12,13 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated
 
-import msgspec
-
+from edgeclave.edge.twins.enclave_broker import Quotas
 from edgeclave.errors import EdgeclaveError
 
 MAX_IDLE_IDENTITIES = 1024
 """More callers than this are remembered only while they have something to remember."""
 QUEUE_RETRY_SECONDS = 1.0
-
-
-class Quotas(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """The twin's `quotas`."""
-
-    requests_per_second: Annotated[float, msgspec.Meta(gt=0, le=100_000)] = 1000.0
-    """For each identity, on average."""
-    burst: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 2000
-    """For each identity, at once after a pause."""
-    in_flight: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
-    """For each identity, running or waiting."""
-    total_in_flight: Annotated[int, msgspec.Meta(ge=1, le=256)] = 128
-    """For all, running."""
-    queued: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 256
-    """For all, waiting."""
 
 
 class QuotaError(EdgeclaveError):

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from edgeclave.edge.link import CallReply, SealedResult
 from edgeclave.edge.link.messages import MAX_MESSAGE_BYTES, encode
+from edgeclave.edge.twins.trusted_apps import TrustedAppSettings
 from edgeclave.enclave.messages import CallOutcome, Released
 from ta_runner.delivery import Delivery
-from ta_runner.desired import TrustedAppSettings
 from ta_runner.store import CallKey, Opening, PendingState, RunnerStore
 
 MAX_ANSWER_BYTES = MAX_MESSAGE_BYTES - 4096  # the link adds the request's id

@@ -10,13 +10,13 @@ from functools import partial
 
 import structlog
 
+from edgeclave.edge.twins.trusted_apps import TrustedAppSettings
 from edgeclave.enclave.messages import StartRequest
 from edgeclave.errors import ConfigurationError, EdgeclaveError
 from edgeclave.platforms.base import Enclave, Platform
 from ta_runner.calls import CallQueue
 from ta_runner.commits import Commits
 from ta_runner.delivery import Delivery
-from ta_runner.desired import TrustedAppSettings
 from ta_runner.metrics import RunnerMetrics
 from ta_runner.packages import PackageCache
 from ta_runner.store import RunnerStore

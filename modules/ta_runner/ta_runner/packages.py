@@ -19,12 +19,12 @@ from typing import BinaryIO
 
 import aiohttp
 
+from edgeclave.edge.twins.trusted_apps import TrustedAppSettings
 from edgeclave.errors import EdgeclaveError, PackageError
 from edgeclave.ta.identity import Identity
 from edgeclave.ta.manifest import Manifest
 from edgeclave.ta.package import DEFAULT_LIMITS, read_package
 from edgeclave.ta.signature import verify_package
-from ta_runner.desired import TrustedAppSettings
 
 FETCH_TIMEOUT_SECONDS = 600
 CONNECT_TIMEOUT_SECONDS = 20

@@ -13,8 +13,8 @@ from typing import Any
 import structlog
 
 from edgeclave.edge.store import StoreError
+from edgeclave.edge.twins.trusted_apps import Desired, read_desired
 from edgeclave.errors import EdgeclaveError
-from ta_runner.desired import Desired, read_desired
 from ta_runner.instance import Host
 from ta_runner.status import Status
 from ta_runner.trusted_app import TrustedApp

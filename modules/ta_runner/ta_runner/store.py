@@ -24,8 +24,8 @@ import msgspec
 
 from edgeclave.edge.outbox import OUTBOX_SCHEMA
 from edgeclave.edge.store import open_database, transaction
+from edgeclave.edge.twins.trusted_apps import TrustedAppSettings
 from edgeclave.enclave.messages import SealedResult, Started
-from ta_runner.desired import TrustedAppSettings
 
 SETTLED_CALLS_KEPT = 10_000
 """Per slot: calls with no results left to acknowledge; the oldest are forgotten."""

@@ -22,9 +22,9 @@ import structlog
 from edgeclave.edge.backoff import Backoff
 from edgeclave.edge.link import Call, CallReply
 from edgeclave.edge.store import StoreError
+from edgeclave.edge.twins.trusted_apps import TrustedAppSettings
 from edgeclave.errors import EdgeclaveError, EnclaveError
 from ta_runner.calls import CallQueue, CallRefused
-from ta_runner.desired import TrustedAppSettings
 from ta_runner.instance import Host, Instance
 from ta_runner.packages import FetchError
 from ta_runner.status import State, Status

@@ -19,7 +19,6 @@ from prometheus_client import CollectorRegistry
 from ta_runner.calls import CallQueue
 from ta_runner.commits import Commits
 from ta_runner.delivery import Delivery
-from ta_runner.desired import TrustedAppSettings
 from ta_runner.instance import Host, Instance
 from ta_runner.metrics import RunnerMetrics
 from ta_runner.packages import PackageCache
@@ -27,6 +26,7 @@ from ta_runner.store import RunnerStore
 
 from edgeclave.edge.link import Call
 from edgeclave.edge.outbox import Outbox
+from edgeclave.edge.twins.trusted_apps import TrustedAppSettings
 from edgeclave.platforms.emulated_counters import EmulatedCounters
 from edgeclave.platforms.emulator import Emulator
 

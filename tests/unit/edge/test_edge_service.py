@@ -75,6 +75,38 @@ def test_unhealthy_says_what(tmp_path: Path) -> None:
     process.communicate(timeout=10)
 
 
+def healthy(address: str = ADDRESS) -> tuple[int, str]:
+    """What an image's health check says."""
+    command = [sys.executable, "-m", "edgeclave.edge.health"]
+    done = subprocess.run(
+        command,
+        check=False,
+        env={**os.environ, "EDGECLAVE_LISTEN": address},
+        capture_output=True,
+        text=True,
+        timeout=10,
+    )
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+def test_the_health_check_of_an_image(tmp_path: Path) -> None:
+    assert healthy() == (1, f"no answer from {ADDRESS}:9600: [Errno 111] Connection refused\n")
+    process = start(
+        tmp_path,
+        """
+        service.checks["file"] = lambda: "gone" if (service.state / "gone").exists() else None
+        await service.stopping.wait()
+        """,
+    )
+    get("/health")
+    assert healthy() == (0, '{"status": "healthy", "checks": {"file": "ok"}}\n')
+    (tmp_path / "gone").touch()
+    assert healthy() == (1, '{"status": "unhealthy", "checks": {"file": "gone"}}\n')
+    process.terminate()
+    process.communicate(timeout=10)
+
+
 def test_gone_within_five_seconds_whatever_hangs(tmp_path: Path) -> None:
     ignores = start(tmp_path, "while True: await asyncio.sleep(1)")
     get("/health")

@@ -19,10 +19,9 @@ from enclave_broker.callers import Callers
 from enclave_broker.gate import Gate
 from enclave_broker.metrics import Metrics
 from enclave_broker.operations import Operations
-from enclave_broker.quotas import Limiter, Quotas
+from enclave_broker.quotas import Limiter
 from enclave_broker.runner_link import runner_link
 from enclave_broker.server import BrokerServer
-from enclave_broker.settings import read_settings
 from prometheus_client import CollectorRegistry
 
 from edgeclave.edge.identity import ModuleIdentity
@@ -43,6 +42,7 @@ from edgeclave.edge.link import (
     SealedResult,
     TrustedAppSummary,
 )
+from edgeclave.edge.twins.enclave_broker import Quotas, read_settings
 from tests.fixtures.certificates import DEVICE, HUB, Authority, Leaf
 from tests.fixtures.connect_proxy import Proxy
 

@@ -10,9 +10,11 @@ import pytest
 from enclave_broker.audit import AuditLog
 from enclave_broker.gate import MAX_REFUSAL_KINDS, REFUSAL_AUDIT_SECONDS, Gate
 from enclave_broker.metrics import Metrics
-from enclave_broker.quotas import Limiter, QuotaError, Quotas
+from enclave_broker.quotas import Limiter, QuotaError
 from enclave_broker.responses import RefusalError
 from prometheus_client import CollectorRegistry
+
+from edgeclave.edge.twins.enclave_broker import Quotas
 
 
 class Clock:

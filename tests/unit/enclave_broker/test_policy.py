@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from enclave_broker.policy import IOTHUB, Policy
-from enclave_broker.settings import read_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeclave.edge.identity import ModuleIdentity
+from edgeclave.edge.twins.access_policy import IOTHUB, Policy
+from edgeclave.edge.twins.enclave_broker import read_settings
 from edgeclave.errors import ConfigurationError
 
 BROKER = ModuleIdentity("hub.example", "edge01", "enclave_broker")

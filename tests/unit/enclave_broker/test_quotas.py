@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from enclave_broker.quotas import MAX_IDLE_IDENTITIES, Limiter, QuotaError, Quotas
+from enclave_broker.quotas import MAX_IDLE_IDENTITIES, Limiter, QuotaError
+
+from edgeclave.edge.twins.enclave_broker import Quotas
 
 
 class Clock:

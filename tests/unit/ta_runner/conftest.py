@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 from ta_runner.delivery import Delivery
-from ta_runner.desired import TrustedAppSettings
 from ta_runner.metrics import RunnerMetrics
 from ta_runner.store import RunnerStore
 
 from edgeclave.edge.link import Call
 from edgeclave.edge.outbox import Outbox
+from edgeclave.edge.twins.trusted_apps import TrustedAppSettings
 from edgeclave.ta.manifest import Manifest, Method
 from edgeclave.ta.package import read_package, write_package
 from edgeclave.ta.signature import sign_package, verify_package

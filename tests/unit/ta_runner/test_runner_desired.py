@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ta_runner.desired import MAX_TRUSTED_APPS, read_desired
+
+from edgeclave.edge.twins.trusted_apps import MAX_TRUSTED_APPS, read_desired
 
 GOOD: dict[str, Any] = {
     "package": "/packages/a.ta",

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import ta_runner.store
 from ta_runner.delivery import Delivery
-from ta_runner.desired import TrustedAppSettings
 from ta_runner.store import CallKey, RunnerStore, StoredAnswer
 
 from edgeclave.edge.outbox import Outbox
+from edgeclave.edge.twins.trusted_apps import TrustedAppSettings
 from edgeclave.enclave.messages import IdentityView, LimitsView, ManifestView, SealedResult, Started
 
 SETTINGS = TrustedAppSettings(package="/a.ta", digest="sha256:" + "a" * 64, signer="b" * 64)
