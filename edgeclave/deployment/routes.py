@@ -2,8 +2,8 @@
 
 Rules, as edgeHub has them:
 
-1. A source matches by case-insensitive prefix, after its trailing `*` and `/` are dropped; a `*` between slashes stands
-   for one name.
+1. A source matches what begins with its names, in any case, after its trailing `*` and `/` are dropped; a `*` between
+   slashes stands for one name.
 2. A message goes to every route that matches, once to each.
 3. priority 0 is delivered first, 9 last; without one a route is last. timeToLiveSecs 0 or missing means the
    storeAndForwardConfiguration's.
@@ -31,7 +31,7 @@ MAX_TIME_TO_LIVE_SECONDS = 4294967295
 DEFAULT_TIME_TO_LIVE_SECONDS = 7200
 _FORM = "FROM /messages/modules/<module>/outputs/* INTO $upstream"
 _ROUTE = re.compile(
-    r"\s*(?:SELECT\s+\*\s+)?FROM\s+(?P<source>\S+)(?:\s+WHERE\s+(?P<condition>.+?))?\s+INTO\s+(?P<sink>\S.*?)\s*",
+    r"\s*(?:SELECT\s+\*\s+)?FROM\s+(?P<source>\S+)(?:\s+WHERE\s+(?P<condition>.+))?\s+INTO\s+(?P<sink>\S.*?)\s*",
     re.IGNORECASE | re.DOTALL,
 )
 _ENDPOINT = re.compile(
@@ -82,7 +82,7 @@ def parse_routes(desired: Mapping[str, object], *, where: str = "$edgeHub") -> l
     """All routes of $edgeHub's desired properties.
 
     Raises:
-        ConfigurationError: `bad-route` or `bad-condition`, naming the route.
+        ConfigurationError: `bad-route` or `bad-condition`, naming the route, and where in it the condition is wrong.
     """
     default_ttl = default_time_to_live(desired, where)
     routes = desired.get("routes", {})
@@ -102,11 +102,12 @@ def parse_route(
     time_to_live_seconds: int = DEFAULT_TIME_TO_LIVE_SECONDS,
     where: str = "",
 ) -> Route:
-    """Raises ConfigurationError `bad-route` or `bad-condition`."""
+    """Raises ConfigurationError `bad-route` or `bad-condition`, the latter with the column in `text`."""
     match = _ROUTE.fullmatch(text)
     if match is None:
         raise _bad(f"{text[:120]!r} is not a route", where, advice=f"write it as {_FORM}")
-    condition = parse(match["condition"], where=where) if match["condition"] else None
+    written, column = match["condition"], match.start("condition") + 1
+    condition = parse(written, where=where, first_column=column) if written else None
     source, sink = _source(match["source"], where), _sink(match["sink"], where)
     return Route(name, source, condition, sink, priority, time_to_live_seconds, match["source"])
 
@@ -157,7 +158,7 @@ def _source(text: str, where: str) -> re.Pattern[str]:
         raise _bad(f"the source {text[:80]!r} does not start with /", where, advice=f"write it as {_FORM}")
     prefix = text.rstrip("*").rstrip("/")
     parts = ("[^/]+" if part == "*" else re.escape(part) for part in prefix.split("/"))
-    return re.compile("/".join(parts), re.IGNORECASE)
+    return re.compile("/".join(parts) + r"(?:/|\Z)", re.IGNORECASE)
 
 
 def _sink(text: str, where: str) -> Upstream | Input:

@@ -23,6 +23,7 @@ from edgeclave.errors import ConfigurationError, EdgeclaveError
 from edgeclave.simulator.edge_hub import EDGE_AGENT, EdgeHub
 from edgeclave.simulator.hub_errors import HubError
 from edgeclave.simulator.identities import IdentityName
+from edgeclave.simulator.log import http_logger
 from edgeclave.simulator.message import MAX_BODY_BYTES, Message
 from edgeclave.simulator.settings import Settings
 from edgeclave.simulator.workload.sockets import make_private, runtime_folder
@@ -119,7 +120,7 @@ class ControlSocket:
                 web.put("/modules", self._module),
             ]
         )
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
+        self._runner = web.AppRunner(application, access_log=None, logger=http_logger(), shutdown_timeout=1)
         await self._runner.setup()
         await web.SockSite(self._runner, listener).start()
 

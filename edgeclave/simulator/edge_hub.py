@@ -23,19 +23,23 @@ from edgeclave.simulator.message import (
     CONNECTION_MODULE,
     MAX_BODY_BYTES,
     OUTPUT,
+    SENDER_DEVICE,
+    SENDER_MODULE,
     SYSTEM_NAMES,
     Message,
     encode_properties,
+    twin_change,
 )
 from edgeclave.simulator.message_log import StoredMessageLog
 from edgeclave.simulator.methods import DirectMethods
 from edgeclave.simulator.store import Store
-from edgeclave.simulator.twin_document import Section
+from edgeclave.simulator.twin_document import Section, without_metadata
 from edgeclave.simulator.twins import DesiredChange, Twins
 from edgeclave.simulator.upstream import Upstream
 
 EDGE_AGENT, EDGE_HUB = SYSTEM_MODULES
 DESIRED_FILTER = "$iothub/twin/PATCH/properties/desired/#"
+TWIN_CHANGES = "/twinChangeNotifications"
 _log = logger("edge-hub")
 
 
@@ -72,12 +76,23 @@ class EdgeHub:
         if sender.name.module_id:
             origin[CONNECTION_MODULE] = sender.name.module_id
         message = Message(message.body, message.properties, {**message.system, **origin})
-        matching = [route for route in self._routes if route.matches(_source(sender.name, message), message.resolve)]
         with self.store.write():  # all of its routes or none
-            for route in matching:
-                self._deliver(route, sender, message)
-            if not matching and sender.name.device_id != self._name.device_id:  # a device of the hub, not of this edge
+            routed = self._route(_source(sender.name, message), sender, message)
+            if not routed and sender.name.device_id != self._name.device_id:  # a device of the hub, not of this edge
                 self._take(sender, message)
+
+    def patch_reported(self, name: IdentityName, patch: object) -> int:
+        """Merges a client's reported properties, tells who has a route from them, and returns the new version.
+
+        Raises:
+            HubError: 400 for what Azure would refuse.
+            StoreError: nothing was stored.
+        """
+        with self.store.write():
+            version = self.twins.patch_reported(name, patch)
+            message = twin_change(self._name, name, without_metadata(patch, "properties.reported"))
+            self._route(TWIN_CHANGES, self.identities.get(self._name), message)
+        return version
 
     def get_twin(self, name: IdentityName) -> dict[str, object]:
         return self.twins.at_edge(name).for_module()
@@ -101,11 +116,18 @@ class EdgeHub:
         _check_size(message)
         self._queue_input(target, input_name, message, LOWEST_PRIORITY, DEFAULT_TIME_TO_LIVE_SECONDS)
 
+    def _route(self, source: str, sender: HubIdentity, message: Message) -> bool:
+        """Whether any route wanted it. Call inside `store.write()`."""
+        matching = [route for route in self._routes if route.matches(source, message.resolve)]
+        for route in matching:
+            self._deliver(route, sender, message)
+        return bool(matching)
+
     def _deliver(self, route: Route, sender: HubIdentity, message: Message) -> None:
         if isinstance(route.sink, UpstreamSink):
             self._send_upstream(route, sender, message)
             return
-        target = IdentityName(sender.name.device_id, route.sink.module_id)
+        target = IdentityName(self._name.device_id, route.sink.module_id)
         if self.identities.find(target) is None:
             _log.warning("no such module to route to", route=route.name, module=route.sink.module_id)
             return
@@ -130,7 +152,11 @@ class EdgeHub:
     def _queue_input(
         self, target: IdentityName, input_name: str, message: Message, priority: int, time_to_live_seconds: int
     ) -> None:
-        system = {name: value for name, value in message.system.items() if name != OUTPUT}
+        system = {name: value for name, value in message.system.items() if name != OUTPUT and name.startswith("$.")}
+        for own, wire in ((SENDER_DEVICE, CONNECTION_DEVICE), (SENDER_MODULE, CONNECTION_MODULE)):
+            if SENDER_DEVICE in message.system:  # of a twin change a module sees whose it is
+                system.pop(wire)
+                system |= {wire: message.system[own]} if own in message.system else {}
         bag = encode_properties(message.properties, system)
         topic = f"devices/{target.device_id}/modules/{target.module_id}/inputs/{quote(input_name)}/{bag}/"
         self.inputs.put(target, topic, message.body, priority=priority, time_to_live_seconds=time_to_live_seconds)

@@ -46,6 +46,10 @@ class InputQueue:
         ).fetchone()
         return int(row["waiting"])
 
+    def last(self) -> int:
+        """The number of the newest that waits for anyone, 0 when none does."""
+        return int(self._store.connection.execute("SELECT max(id) FROM inputs").fetchone()[0] or 0)
+
     def next(self, target: IdentityName, limit: int, *, except_numbers: Collection[int] = ()) -> list[QueuedInput]:
         """The next ones to deliver, without those under way."""
         rows = self._store.connection.execute(

@@ -9,6 +9,7 @@ import logging
 from typing import cast
 
 import structlog
+from aiohttp.http_exceptions import HttpProcessingError
 
 LOGGER_NAME = "edgeclave.simulator"
 
@@ -28,3 +29,20 @@ def logger(part: str) -> structlog.stdlib.BoundLogger:
         part=part,
     )
     return cast("structlog.stdlib.BoundLogger", wrapped)
+
+
+def http_logger() -> logging.Logger:
+    """For aiohttp's servers: a client that does not speak HTTP is a line of the log, not a traceback."""
+    made = logging.getLogger(f"{LOGGER_NAME}.http")
+    if not any(isinstance(each, _ClientsFaults) for each in made.filters):
+        made.addFilter(_ClientsFaults())
+    return made
+
+
+class _ClientsFaults(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
+            record.msg, record.args, record.exc_info = "not HTTP: %s", (type(error).__name__,), None
+        return True

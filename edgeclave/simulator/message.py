@@ -6,18 +6,25 @@ Property bags stand in the MQTT topic as `%24.mid=..&key=value`. System properti
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote, unquote
 
+from edgeclave.deployment.conditions import UNDEFINED
 from edgeclave.simulator.hub_errors import bad_request
+from edgeclave.simulator.identities import IdentityName
 
 MAX_BODY_BYTES = 256 * 1024  # IoT Hub's limit for a device-to-cloud message
 MAX_PROPERTIES = 100
 MAX_PROPERTY_BAG_CHARACTERS = 16 * 1024
 
-OUTPUT, CONNECTION_DEVICE, CONNECTION_MODULE = "$.on", "$.cdid", "$.cmid"
+OUTPUT, CONNECTION_DEVICE, CONNECTION_MODULE, SCHEMA = "$.on", "$.cdid", "$.cmid", "$.schema"
+# edgeHub's own, seen by conditions only; names without `$.` never leave it
+MESSAGE_TYPE, SENDER_DEVICE, SENDER_MODULE = "messageType", "rpSenderDeviceId", "rpSenderModuleId"
+TWIN_CHANGE = "twinChangeNotification"
 # MQTT short name -> IoT Hub's name in the event's system properties
 SYSTEM_NAMES = {
     "$.mid": "message-id",
@@ -29,18 +36,32 @@ SYSTEM_NAMES = {
     "$.ifid": "iothub-interface-id",
     "$.sub": "dt-subject",
     "$.exp": "absolute-expiry-time",
+    SCHEMA: "iothub-message-schema",
 }
 # name in a route's condition -> MQTT short name
 _CONDITION_NAMES = {
     "messageid": "$.mid",
     "correlationid": "$.cid",
+    "cid": "$.cid",
     "userid": "$.uid",
+    "to": "$.to",
     "contenttype": "$.ct",
     "contentencoding": "$.ce",
+    "messageschema": SCHEMA,
+    "messagetype": MESSAGE_TYPE,
+    "rpsenderdeviceid": SENDER_DEVICE,
+    "rpsendermoduleid": SENDER_MODULE,
+    "creationtime": "$.ctime",
+    "absolute-expiry-time": "$.exp",
+    "iothub-interface-id": "$.ifid",
+    "dt-subject": "$.sub",
     "outputname": OUTPUT,
     "connectiondeviceid": CONNECTION_DEVICE,
     "connectionmoduleid": CONNECTION_MODULE,
 }
+_ENCODINGS = {"utf-8": "utf-8", "utf-16": "utf-16-le", "utf-32": "utf-32-le"}  # of bodies that can be asked
+_PATH_PART = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)?")
 
 
 @dataclass(frozen=True)
@@ -52,24 +73,59 @@ class Message:
     system: Mapping[str, str] = field(default_factory=dict)
 
     def resolve(self, name: str) -> Any:
-        """A property for a route's condition: `name`, `$systemName` or `$body.path`; None when undefined."""
+        """A property for a route's condition: `name`, `$systemName`, `$body.path` or `{$name}`.
+
+        As edgeHub: an application property of that name comes first unless the name is in braces; case does not count;
+        None is what is not there, or null in the body.
+        """
+        escaped = name.startswith("{")
+        name = name.strip("{}")
+        if not escaped and (value := _ignoring_case(self.properties, name)) is not None:
+            return value
         if not name.startswith("$"):
-            return self.properties.get(name)
-        if name == "$body" or name.startswith(("$body.", "$body[")):
+            return None
+        if name.lower().startswith("$body."):
             return self._from_body(name)
         return self.system.get(_CONDITION_NAMES.get(name[1:].lower(), name))
 
     def _from_body(self, path: str) -> Any:
-        """As IoT Hub: only bodies that say they are JSON can be asked."""
-        if "json" not in self.system.get("$.ct", "").lower():
-            return None
+        value = self._json
+        if value is UNDEFINED:
+            return value
+        for key, index in _PATH_PART.findall(path.partition(".")[2]):
+            if key:
+                value = value.get(key) if isinstance(value, dict) else None
+            else:
+                value = value[int(index)] if isinstance(value, list) and int(index) < len(value) else None
+        # edgeHub's JSON reader makes dates of such texts, and conditions have no dates
+        return UNDEFINED if isinstance(value, str) and _DATE.fullmatch(value) else value
+
+    @cached_property
+    def _json(self) -> Any:
+        """As IoT Hub: only an object that says it is JSON, and in which encoding, can be asked."""
+        encoding = _ENCODINGS.get(self.system.get("$.ce", "").lower())
+        if encoding is None or self.system.get("$.ct", "").lower() != "application/json":
+            return UNDEFINED
         try:
-            value = json.loads(self.body)
+            value = json.loads(self.body.decode(encoding).removeprefix("\ufeff"))
         except (ValueError, RecursionError):
-            return None
-        for part in path.split(".")[1:]:
-            value = value.get(part) if isinstance(value, dict) else None
-        return value
+            return UNDEFINED
+        return value if isinstance(value, dict) else UNDEFINED
+
+
+def _ignoring_case(properties: Mapping[str, str], name: str) -> str | None:
+    if name in properties:
+        return properties[name]
+    return next((value for key, value in properties.items() if key.lower() == name.lower()), None)
+
+
+def twin_change(hub: IdentityName, sender: IdentityName, patch: Mapping[str, Any]) -> Message:
+    """What edgeHub makes of a client's reported properties: a message of its own that names the client."""
+    system = {SCHEMA: TWIN_CHANGE, MESSAGE_TYPE: TWIN_CHANGE}
+    system |= {CONNECTION_DEVICE: hub.device_id, CONNECTION_MODULE: hub.module_id, SENDER_DEVICE: sender.device_id}
+    if sender.module_id:
+        system[SENDER_MODULE] = sender.module_id
+    return Message(json.dumps(patch, separators=(",", ":")).encode(), {}, system)
 
 
 def decode_properties(bag: str) -> tuple[dict[str, str], dict[str, str]]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from edgeclave.deployment.conditions import Condition, parse
+from edgeclave.deployment.conditions import TWINS, Condition, parse
 from edgeclave.errors import ConfigurationError
 from edgeclave.simulator.hub_errors import bad_request
 
@@ -127,7 +127,7 @@ def parse_condition(text: str, *, where: str = "WHERE") -> Condition:
         HubError: 400.
     """
     try:
-        return parse(_without_escapes(text), where=where)
+        return parse(_without_escapes(text), dialect=TWINS, where=where)
     except ConfigurationError as error:
         raise bad_request(error.what, where=error.where, advice=error.advice) from error
 

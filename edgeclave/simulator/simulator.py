@@ -28,6 +28,7 @@ from edgeclave.simulator.connect_proxy import ConnectProxy
 from edgeclave.simulator.connection_strings import Kind, connection_string
 from edgeclave.simulator.control import ControlSocket
 from edgeclave.simulator.edge_hub import EdgeHub
+from edgeclave.simulator.edge_hub_report import EdgeHubReport
 from edgeclave.simulator.iot_hub import IotHub
 from edgeclave.simulator.message_log import StoredMessageLog
 from edgeclave.simulator.mqtt.server import MqttServer
@@ -140,6 +141,7 @@ class Simulator:
         self.state.identities.on_deleted.append(self._workload.close)
         for identity in self.state.identities.modules(settings.device_id):
             self._workload.open(identity)
+        EdgeHubReport(self.hub, settings.device_id).start()  # before the first client
         try:
             await self._mqtt.start(settings.address, settings.ports.mqtt, device_context)
             await self._rest.start(settings.address, settings.ports.https, context)

@@ -44,7 +44,7 @@ class Requests:
 
     def _reported(self, sender: HubIdentity, link: Link, request_id: str, body: bytes) -> None:
         try:
-            version = self._hub.twins.patch_reported(sender.name, load(body, "properties.reported"))
+            version = self._hub.patch_reported(sender.name, load(body, "properties.reported"))
         except HubError as error:
             _log.warning("reported properties refused", client=str(sender.name), reason=str(error))
             link.send(f"$iothub/twin/res/{error.status}/?$rid={request_id}", dump({"message": str(error)}).encode())

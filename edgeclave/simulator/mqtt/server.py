@@ -44,6 +44,7 @@ class MqttServer:
         self._registrations = registrations
         self._hosts: Collection[str] = (hub_host,)
         self._sessions: dict[IdentityName, Session] = {}
+        self._last_of_earlier_run = hub.inputs.last()
         self._connections: set[Connection] = set()
         self._servers: list[asyncio.Server] = []
         hub.inputs.on_arrival.append(self._input_arrived)
@@ -77,7 +78,9 @@ class MqttServer:
     def session(self, name: IdentityName) -> Session:
         session = self._sessions.get(name)
         if session is None:
-            session = self._sessions[name] = Session(name, self.store, self._hub.inputs)
+            session = self._sessions[name] = Session(
+                name, self.store, self._hub.inputs, last_of_earlier_run=self._last_of_earlier_run
+            )
         return session
 
     def registering(

@@ -1,7 +1,8 @@
 """A client's persistent session: its subscriptions, and its inputs on their way (QoS 1).
 
 Both are on disk, so they outlive the connection and the simulator. Inputs that were sent but not acknowledged are sent
-again, in order, with the duplicate flag, on the next connection.
+again, in order, with the duplicate flag, on the next connection. What was sent before a restart is not known any more:
+all that waited then, for a client that had subscribed, may be a duplicate and says so (MQTT-3.3.1-1).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ _MAX_PACKET_ID = 0xFFFF
 class Session:
     """Lives as long as the server knows the client; `connected` and `disconnected` frame each connection."""
 
-    def __init__(self, name: IdentityName, store: Store, inputs: InputQueue) -> None:
+    def __init__(self, name: IdentityName, store: Store, inputs: InputQueue, *, last_of_earlier_run: int) -> None:
+        """`last_of_earlier_run`: the newest input that waited when the simulator started."""
         self.name = name
         self._store = store
         self._inputs = inputs
@@ -34,6 +36,7 @@ class Session:
         )
         self.subscriptions: dict[str, int] = {row["topic_filter"]: row["qos"] for row in rows}
         self.present = bool(self.subscriptions)
+        self._perhaps_sent = last_of_earlier_run if self._input_filter in self.subscriptions else 0
 
     def connected(self, write: Callable[[bytes], None], *, clean: bool) -> None:
         self._sent.update(self._in_flight.values())
@@ -79,7 +82,7 @@ class Session:
             return
         for queued in self._inputs.next(self.name, room, except_numbers=set(self._in_flight.values())):
             packet_id = self._next_packet_id()
-            duplicate = queued.number in self._sent
+            duplicate = queued.number in self._sent or queued.number <= self._perhaps_sent
             self._in_flight[packet_id] = queued.number
             self._write(encode_publish(Publish(queued.topic, queued.body, 1, packet_id, duplicate)))
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import Any
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from edgeclave.simulator.mqtt.codec import MAX_PACKET_BYTES
 from edgeclave.simulator.mqtt.connection import Connection
@@ -29,7 +29,10 @@ async def serve(request: web.Request, server: MqttServer) -> web.WebSocketRespon
     connection.connection_made(transport)
     try:
         async for message in socket:
-            if message.type is not WSMsgType.BINARY or transport.is_closing():
+            if transport.is_closing():
+                break
+            if message.type is not WSMsgType.BINARY:
+                await socket.close(code=WSCloseCode.UNSUPPORTED_DATA)
                 break
             connection.data_received(message.data)
             await transport.readable()

@@ -10,7 +10,7 @@ from aiohttp import web
 from edgeclave.edge.store import StoreError
 from edgeclave.simulator.hub_errors import HubError
 from edgeclave.simulator.iot_hub import IotHub
-from edgeclave.simulator.log import logger
+from edgeclave.simulator.log import http_logger, logger
 from edgeclave.simulator.mqtt import websocket
 from edgeclave.simulator.mqtt.server import MqttServer
 from edgeclave.simulator.rest import (
@@ -53,7 +53,7 @@ class RestServer:
         for part in (deployments, configurations, twins, methods, commands, enrolments, bulk, identities):
             application.add_routes(part.routes())
         application.add_routes([web.get(websocket.PATH, self._websocket)])
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        runner = web.AppRunner(application, access_log=None, logger=http_logger(), shutdown_timeout=SHUTDOWN_SECONDS)
         await runner.setup()
         return runner
 

@@ -66,6 +66,7 @@ class Agent:
         self._state.twins.on_desired.append(self._desired_changed)
         self._wake.set()
         self._task = asyncio.create_task(self._reconcile_for_ever())
+        self._link.start(self._state)
         self._links.attach(self._name, self._link)
 
     async def stop(self) -> None:

@@ -1,35 +1,53 @@
-"""edgeAgent's direct methods: ping, RestartModule, GetModuleLogs (Microsoft's "built-in edgeAgent direct methods").
+"""edgeAgent's direct methods (Microsoft's "built-in edgeAgent direct methods").
 
-The agent is a client like any other: it has a link, gets requests on it, and answers them.
+ping, RestartModule, GetModuleLogs, UploadModuleLogs, UploadSupportBundle, GetTaskStatus. The agent is a client like any
+other: it has a link, gets requests on it, and answers them. edgeAgent and edgeHub share the simulator's log.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import gzip
-import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote
 
 import msgspec
+from yarl import URL
 
 from edgeclave.errors import EdgeclaveError
 from edgeclave.simulator.hub_errors import HubError, bad_request
 from edgeclave.simulator.identities import IdentityName
 from edgeclave.simulator.log import logger
-from edgeclave.simulator.methods import MAX_PAYLOAD_BYTES, REQUESTS_FILTER, DirectMethods
-from edgeclave.simulator.supervisor.module import Module
+from edgeclave.simulator.methods import REQUESTS_FILTER, DirectMethods
+from edgeclave.simulator.state import SimulatorState
+from edgeclave.simulator.supervisor.log_requests import LogFilter, LogRequest, selected, written
+from edgeclave.simulator.supervisor.module_logs import ModuleLogs
+from edgeclave.simulator.supervisor.support_bundle import support_bundle
+from edgeclave.simulator.supervisor.uploads import BackgroundTasks, Blob, checked_address, dated, upload
 from edgeclave.simulator.twin_document import dump, load
 
-MAX_LOG_BYTES = MAX_PAYLOAD_BYTES // 2  # of each module; JSON may double them
+MAX_LOG_BYTES = 127_000  # of all modules in one answer, as edgeAgent's
 SCHEMA_VERSIONS = ("1.0", "1.1")
+RUNTIME = ("edgeAgent", "edgeHub")
+SIMULATOR_LOG = "simulator.log"
 _REQUEST = re.compile(r"\$iothub/methods/POST/(?P<name>[^/]+)/\?\$rid=(?P<id>\d+)")
-_Payload = TypeVar("_Payload", bound="_Versioned")
+_CONTENT_TYPES = {"json": "application/json", "text": "text/plain"}
+_Payload = TypeVar("_Payload", bound="_Versioned | LogRequest")
 _log = logger("supervisor")
+
+
+class Supervised(Protocol):
+    """A module as far as these methods know it."""
+
+    log_file: Path
+
+    def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
 
 
 class _Versioned(msgspec.Struct, rename="camel", kw_only=True):
@@ -40,48 +58,62 @@ class _Restart(_Versioned):
     id: str
 
 
-class _Filter(msgspec.Struct, rename="camel"):
-    tail: int | None = None
-    regex: str | None = None
+class _Upload(LogRequest, rename="camel", kw_only=True):
+    sas_url: str
 
 
-class _Item(msgspec.Struct, rename="camel"):
-    id: str
-    filter: _Filter = msgspec.field(default_factory=_Filter)
+class _Bundle(_Versioned, rename="camel", kw_only=True):
+    sas_url: str
+    since: str | int | None = None
+    until: str | int | None = None
+    edge_runtime_only: bool = False
 
 
-class _Logs(_Versioned):
-    items: _Item | list[_Item]
-    encoding: Literal["none", "gzip"] = "none"
-    content_type: Literal["text", "json"] = "text"
+class _Status(_Versioned, rename="camel", kw_only=True):
+    correlation_id: str
 
 
 class AgentLink:
-    """The agent's connection to the hub."""
+    """The agent's connection to the hub, from `start` to `disconnect`."""
 
-    def __init__(self, name: IdentityName, methods: DirectMethods, modules: Callable[[], Mapping[str, Module]]) -> None:
+    def __init__(
+        self, name: IdentityName, methods: DirectMethods, modules: Callable[[], Mapping[str, Supervised]]
+    ) -> None:
         self._name = name
         self._methods = methods
         self._modules = modules
         self._tasks: set[asyncio.Task[None]] = set()
+        self._background = BackgroundTasks()
+        self._state: SimulatorState
+        self._logs = ModuleLogs(self._log_files)
         self._known: dict[str, Callable[[object], Awaitable[Any]]] = {
             "ping": self._ping,
             "restartmodule": self._restart,
-            "getmodulelogs": self._logs,
+            "getmodulelogs": self._get_logs,
+            "uploadmodulelogs": self._upload_logs,
+            "uploadsupportbundle": self._upload_bundle,
+            "gettaskstatus": self._task_status,
         }
+
+    def start(self, state: SimulatorState) -> None:
+        self._state = state
+        self._keep(asyncio.get_running_loop().create_task(self._logs.follow()))
 
     def subscribed(self, topic_filter: str) -> bool:
         return topic_filter == REQUESTS_FILTER
 
     def send(self, topic: str, body: bytes) -> None:
         if match := _REQUEST.fullmatch(topic):
-            task = asyncio.get_running_loop().create_task(self._answer(match["id"], unquote(match["name"]), body))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._keep(asyncio.get_running_loop().create_task(self._answer(match["id"], unquote(match["name"]), body)))
 
     def disconnect(self, reason: str) -> None:
+        self._background.cancel()
         for task in self._tasks:
             task.cancel()
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, request: str, name: str, body: bytes) -> None:
         try:
@@ -89,7 +121,8 @@ class AgentLink:
             if handler is None:
                 raise bad_request(
                     f"edgeAgent of the simulator has no method {name[:80]!r}",
-                    advice="it has ping, RestartModule and GetModuleLogs",
+                    advice="it has ping, RestartModule, GetModuleLogs, UploadModuleLogs, UploadSupportBundle"
+                    " and GetTaskStatus",
                 )
             status, answer = 200, await handler(load(body, "payload"))
         except HubError as error:
@@ -110,18 +143,81 @@ class AgentLink:
         await module.stop()
         module.start()
 
-    async def _logs(self, payload: object) -> list[dict[str, Any]]:
-        request = _converted(payload, _Logs)
-        answers = []
-        for item in request.items if isinstance(request.items, list) else [request.items]:
-            wanted = _pattern(item.id)
-            for module_id, module in self._modules().items():
-                if wanted.fullmatch(module_id):
-                    text = _selected(module.log_file, item.filter)
-                    if request.content_type == "json":
-                        text = json.dumps([{"id": module_id, "text": line} for line in text.splitlines()])
-                    answers.append(_encoded(module_id, text, request.encoding))
-        return answers
+    async def _get_logs(self, payload: object) -> list[dict[str, Any]]:
+        request = _converted(payload, LogRequest)
+        found = self._read(request)
+        if sum(map(len, found.values())) > MAX_LOG_BYTES:
+            raise bad_request(
+                f"the logs have more than {MAX_LOG_BYTES} bytes, which is all that a direct method can answer",
+                where="payload",
+                advice="ask for less with tail, since and until, or use UploadModuleLogs",
+            )
+        if request.encoding == "gzip":
+            return [
+                {"id": module_id, "payload": None, "payloadBytes": base64.b64encode(data).decode()}
+                for module_id, data in found.items()
+            ]
+        return [{"id": module_id, "payload": data.decode(), "payloadBytes": None} for module_id, data in found.items()]
+
+    async def _upload_logs(self, payload: object) -> dict[str, str]:
+        request = _converted(payload, _Upload)
+        container = checked_address(request.sas_url)
+        found = self._read(request)
+        content_type = _CONTENT_TYPES[request.content_type]
+        encoding = "gzip" if request.encoding == "gzip" else ""
+        blobs = [
+            Blob(self._blob_name(module_id, request.extension), data, content_type, encoding)
+            for module_id, data in found.items()
+        ]
+        return self._background.run("upload logs", _upload_all(container, blobs))
+
+    async def _upload_bundle(self, payload: object) -> dict[str, str]:
+        request = _converted(payload, _Bundle)
+        container = checked_address(request.sas_url)
+        wanted = LogFilter(since=request.since, until=request.until)
+        blob = Blob(
+            self._blob_name("support-bundle", "zip"), self._bundle(wanted, request.edge_runtime_only), "application/zip"
+        )
+        return self._background.run("upload support bundle", upload(container, blob))
+
+    async def _task_status(self, payload: object) -> dict[str, str]:
+        return self._background.status(_converted(payload, _Status).correlation_id[:128])
+
+    def _read(self, request: LogRequest) -> dict[str, bytes]:
+        now = time.time()
+        origin = {"iothub": self._state.settings.hub_host, "device": self._name.device_id}
+        return {
+            module_id: written(
+                selected(self._logs.lines(module_id), wanted, now=now), request, origin | {"id": module_id}
+            )
+            for module_id, wanted in request.wanted(self._logs.modules()).items()
+        }
+
+    def _bundle(self, wanted: LogFilter, runtime_only: bool) -> bytes:
+        now = time.time()
+        logs = {
+            module_id: "\n".join(line.text for line in selected(self._logs.lines(module_id), wanted, now=now))
+            for module_id in (RUNTIME if runtime_only else self._logs.modules())
+        }
+        reported = {
+            name: self._state.twins.at_edge(IdentityName(self._name.device_id, f"${name}")).reported for name in RUNTIME
+        }
+        return support_bundle(logs, reported)
+
+    def _log_files(self) -> dict[str, Path]:
+        runtime = self._state.directory / "logs" / SIMULATOR_LOG
+        return {
+            **dict.fromkeys(RUNTIME, runtime),
+            **{module_id: module.log_file for module_id, module in self._modules().items()},
+        }
+
+    def _blob_name(self, name: str, extension: str) -> str:
+        return f"{self._state.settings.hub_host}/{self._name.device_id}/{dated(name, extension)}"
+
+
+async def _upload_all(container: URL, blobs: Sequence[Blob]) -> None:
+    for blob in blobs:
+        await upload(container, blob)
 
 
 def _converted(payload: object, kind: type[_Payload]) -> _Payload:
@@ -132,32 +228,3 @@ def _converted(payload: object, kind: type[_Payload]) -> _Payload:
     if request.schema_version not in SCHEMA_VERSIONS:
         raise bad_request(f"schemaVersion is one of {', '.join(SCHEMA_VERSIONS)}", where="payload")
     return request
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text)
-    except re.error as error:
-        raise bad_request(f"{text[:80]!r} is not a regular expression: {error}", where="payload") from error
-
-
-def _selected(path: Path, wanted: _Filter) -> str:
-    """The newest lines that pass the filter."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - MAX_LOG_BYTES))
-            lines = file.read().decode("utf-8", "replace").splitlines()
-    except FileNotFoundError:
-        return ""
-    if wanted.regex is not None:
-        pattern = _pattern(wanted.regex)
-        lines = [line for line in lines if pattern.search(line)]
-    if wanted.tail is not None:
-        lines = lines[-wanted.tail :] if wanted.tail > 0 else []
-    return "\n".join(lines)
-
-
-def _encoded(module_id: str, text: str, encoding: str) -> dict[str, Any]:
-    if encoding == "none":
-        return {"id": module_id, "payload": text, "payloadBytes": None}
-    return {"id": module_id, "payload": None, "payloadBytes": base64.b64encode(gzip.compress(text.encode())).decode()}

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from edgeclave.errors import ConfigurationError
 from edgeclave.simulator.identities import HubIdentity, IdentityName
+from edgeclave.simulator.log import http_logger
 from edgeclave.simulator.workload.api import WorkloadApi
 
 MAX_SOCKET_PATH_BYTES = 107
@@ -76,7 +77,7 @@ class WorkloadSockets:
         listener.listen(BACKLOG)
         listener.setblocking(False)
         application = self._api.application(identity.name, os.getuid())
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        runner = web.AppRunner(application, access_log=None, logger=http_logger(), shutdown_timeout=SHUTDOWN_SECONDS)
         self._runners[identity.name] = runner
         self._run(self._serve(runner, listener))
 

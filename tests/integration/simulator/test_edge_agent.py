@@ -141,7 +141,8 @@ async def test_direct_methods(device: Running) -> None:
         {**asked, "items": [{"id": "other", "filter": {"regex": "^o"}}], "encoding": "gzip", "contentType": "json"},
     )
     (answer,) = packed.payload
-    assert json.loads(gzip.decompress(base64.b64decode(answer["payloadBytes"]))) == [{"id": "other", "text": "one"}]
+    (line,) = json.loads(gzip.decompress(base64.b64decode(answer["payloadBytes"])))
+    assert (line["id"], line["text"], line["loglevel"], line["stream"]) == ("other", "one", 6, "stdout")
 
 
 @pytest.mark.parametrize(

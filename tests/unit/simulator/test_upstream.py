@@ -181,3 +181,37 @@ async def test_other_devices_are_not_cut_off(device: Device, store: Store) -> No
     await device.set_online(False)
     assert device.hub.cut_off(MODULE)
     assert not device.hub.cut_off(other)
+
+
+async def test_a_device_of_its_own_reaches_modules_and_iot_hub(device: Device, store: Store) -> None:
+    leaf = device.identities.create(IdentityName("leaf"))
+    route = "FROM /messages WHERE alarm = 'yes' INTO BrokeredEndpoint(\"/modules/m1/inputs/alarms\")"
+    device.twins.update(EDGE_HUB, desired={"routes": {"alarms": route}})
+    await store.committed()
+    device.hub.accept(leaf, Message(b"calm"))
+    device.hub.accept(leaf, Message(b"alarm", {"alarm": "yes"}))
+    await store.committed()
+    assert device.arrived == [b"calm"]  # what no route matches goes to IoT Hub
+    assert [queued.body for queued in device.hub.inputs.next(MODULE, 10)] == [b"alarm"]
+
+
+async def test_reported_properties_and_their_message_are_stored_together_or_not_at_all(
+    device: Device, store: Store
+) -> None:
+    device.twins.update(EDGE_HUB, desired={"routes": {"changes": "FROM /twinChangeNotifications INTO $upstream"}})
+    await store.committed()
+    assert device.hub.patch_reported(MODULE, {"rpm": 60, "$version": 7}) == 2
+    await store.committed()
+    assert device.arrived == [b'{"rpm":60}']
+    pages = store.connection.execute("PRAGMA page_count").fetchone()[0]
+    store.connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    async def report_until_full() -> None:
+        for number in range(100):
+            device.hub.patch_reported(MODULE, {"filler": ["x" * 4000] * 7, "number": number})
+            await store.committed()
+
+    with pytest.raises(StoreError):
+        await report_until_full()
+    reported = device.twins.at_edge(MODULE)
+    assert reported.reported_version == 1 + len(device.arrived)
