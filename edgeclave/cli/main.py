@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "edgeclave.cli.deploy",
         "Deploy to one device or to all with a tag: what changes, apply it, watch until it runs.",
     ),
+    "archive": ("edgeclave.cli.archive", "What `edgeclave consume --archive` keeps: have it timestamped."),
     "consume": ("edgeclave.cli.consume", "Read, verify and open sealed results in the cloud."),
 }
 

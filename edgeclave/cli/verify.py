@@ -9,18 +9,10 @@ from typing import Annotated
 import typer
 
 from edgeclave import cose
-from edgeclave.cli.appraising import (
-    Outcome,
-    appraise,
-    read_endorsements,
-    read_input,
-    read_nonce,
-    read_time,
-    show,
-    with_result,
-)
+from edgeclave.cli.appraising import Outcome, appraise, show, with_result
 from edgeclave.cli.main import show_error
 from edgeclave.cli.verify_archived import looks_like_record, verify_archived
+from edgeclave.cli.verify_inputs import read_endorsements, read_input, read_nonce, read_time
 from edgeclave.cli.verify_token import read_issuer, verify_token
 from edgeclave.errors import ConfigurationError
 from edgeclave.evidence.policy import Policy
@@ -47,10 +39,15 @@ def verify(
         str | None, typer.Option(help="Whose token, or archived attestation result, is believed.")
     ] = None,
     jwks: Annotated[Path | None, typer.Option(help="Its keys (JWKS), fetched before over a trusted channel.")] = None,
+    timestamp_ca: Annotated[
+        Path | None,
+        typer.Option(help="Root of the timestamp authority that must say that an archived result existed then."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Verify a file offline: a raw quote or report (its kind is detected), our evidence, a sealed result, a token of
-    Microsoft Azure Attestation or of `edgeclave verifier serve`, or a result of an archive (with --at: as of then).
+    """Verify a file offline: a raw quote or report (its kind is detected, also in hex, base64, PEM, JSON or behind Open
+    Enclave's header), our evidence, a sealed result, a token of Microsoft Azure Attestation or of `edgeclave verifier
+    serve`, or a result of an archive (with --at: as of then).
 
     Without a policy, a quote is verified up to the vendor's built-in root and described; the verdict is then about
     signatures and TCB only.
@@ -65,7 +62,7 @@ def verify(
         if looks_like_token(data):
             outcome = verify_token(data, pinned, loaded, read_nonce(nonce), read_time(at))
         elif looks_like_record(data):
-            outcome = verify_archived(file, data, loaded, at, endorsements, pinned)
+            outcome = verify_archived(file, data, loaded, at, endorsements, pinned, timestamp_ca)
         else:
             outcome = _verify(
                 data,
@@ -93,7 +90,7 @@ def _verify(
             raise ConfigurationError(
                 "not-readable",
                 "neither a quote or report of a platform this release knows, nor evidence, nor a sealed result",
-                advice="check that the file is the raw binary form",
+                advice="it may be in hex, base64, PEM, JSON or behind Open Enclave's header, but not in a certificate",
             )
         return outcome
     if evidence is None or policy is None:

@@ -1,10 +1,12 @@
 """`edgeclave verify --at T` of a result in an archive (PROTOCOL section 10).
 
 1. Evidence and result are verified as of T, with the archived endorsements; they must cover T.
-2. What the vendor says today is applied: a platform whose keys were revoked is refused, whatever the reason, since a
-   thief of a key can sign anything of any date; a TCB no longer good enough is `superseded`, and accepted as of T.
-   If nothing valid of today is at hand, the result is refused until there is.
-3. Nothing here proves that the result existed at T: that takes a timestamp token by somebody else.
+2. What the vendor says today is applied: a platform whose keys were revoked is refused, since a thief of a key can sign
+   anything of any date; unless the list says that they were only replaced, after T. That, and a TCB no longer good
+   enough, is `superseded`, and accepted as of T. If nothing valid of today is at hand, the result is refused until
+   there is.
+3. That the result existed at T is proven by a timestamp of an authority whose root is given, and by nothing else
+   (`edgeclave archive timestamp`). Without --at, T is then the time from which on it is provable.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ from pathlib import Path
 import msgspec
 
 from edgeclave import cose
-from edgeclave.cli.appraising import Outcome, Verdict, appraise, read_endorsements, read_input, read_time, with_result
+from edgeclave.cli.appraising import Outcome, Verdict, appraise, with_result
+from edgeclave.cli.verify_inputs import read_endorsements, read_input, read_time
 from edgeclave.cloud.archive import FORMAT, Record
+from edgeclave.cloud.timestamps import Authorities, Timestamp, find_timestamp
 from edgeclave.errors import ConfigurationError, EvidenceError
 from edgeclave.evidence.collection import decode_collection
 from edgeclave.evidence.ear import read_ear
@@ -27,13 +31,14 @@ from edgeclave.evidence.endorsements import Endorsement, Endorsements, Endorseme
 from edgeclave.evidence.kinds import KINDS, kind_of
 from edgeclave.evidence.policy import Policy
 from edgeclave.evidence.policy_file import load_policy
+from edgeclave.evidence.revocation import RevokedError
 from edgeclave.evidence.tokens import PinnedIssuer
 
 _SUPERSEDED = "superseded"
 _UNPROVABLE = EvidenceError(
     "not-provable-at",
     "not provable at T: nobody else says that it existed then, only this archive does",
-    advice="keep the archive where nobody can change it, or have its files timestamped (RFC 3161) in time",
+    advice="have the archive timestamped soon after receipt (`edgeclave archive timestamp`), and give --timestamp-ca",
 )
 
 
@@ -49,12 +54,14 @@ def verify_archived(
     at: str | None,
     today: Path | None,
     pinned: PinnedIssuer | None,
+    timestamp_ca: Path | None,
 ) -> Outcome:
     """Args:
         file: DIR/results/AA/DIGEST.json.
         policy: the archived one if None.
         at: the time of receipt if None.
         today: endorsements of today.
+        timestamp_ca: root of the timestamp authority that is believed, PEM.
 
     Raises:
         ConfigurationError: `not-readable`, `archive-damaged`, `no-such-file`, `bad-policy`.
@@ -66,7 +73,8 @@ def verify_archived(
         path = archive / "policies" / f"{record.policy}.toml"
         _digested(path, record.policy)
         policy = load_policy(path)
-    when = record.received_at if at is None else read_time(at)
+    existed = None if timestamp_ca is None else _existed(archive, file, data, timestamp_ca)
+    when = read_time(at) if at else existed.time if isinstance(existed, Timestamp) else record.received_at
     known = Endorsements(folders=[archive / "endorsements"])
     outcome = appraise(evidence, policy, None, when, known)
     if outcome is None:
@@ -77,7 +85,7 @@ def verify_archived(
     more = (
         _attestation_result(archive / "evidence" / f"{record.evidence}.jwt", record, pinned),
         _since(evidence, policy, when, known, read_endorsements(today)),
-        Verdict("time", "not judged", "", _UNPROVABLE),
+        _provable(existed, when),
     )
     return replace(outcome, verdicts=(*outcome.verdicts, *more))
 
@@ -88,29 +96,37 @@ def _since(evidence: bytes, policy: Policy, when: int, then: Endorsements, today
     kind = KINDS.get(kind_of(item.media_type) or "")
     if kind is None:
         return Verdict("since", "not reached", "no platform")
-    if not kind.endorsement_types:
-        return Verdict("since", "passed", "nobody revokes such platforms; its anchor is in the policy, or is not")
+    if kind.revoked_by is None:
+        return Verdict("since", "passed", "nobody publishes which such platforms were revoked; the policy pins a key")
     anchors = [anchor for anchor in policy.anchors if anchor.kind == kind.name]
     now = int(time.time())
     try:
         platform = kind.verify(item.value, _Both(today, then), anchors, now)
     except EvidenceError as error:
+        if isinstance(error, RevokedError) and not error.stolen and error.at > when:
+            return Verdict("since", "passed", "superseded", _superseded(when, error.what))
         if error.code == "platform-revoked":
             refusal = EvidenceError("revoked-since", f"{error.what}, as is known today", advice=error.advice)
             return Verdict("since", "failed", "revoked", refusal)
         if error.code == "tcb-unknown":
             return Verdict("since", "passed", "superseded", _superseded(when, "it is below every level of today"))
-        refusal = EvidenceError(
-            "revocations-unknown",
-            f"whether its keys were revoked is not known: {error.what}",
-            advice="run `edgeclave endorsements import FILE` with what the vendor publishes today",
-        )
-        return Verdict("since", "failed", "not known", refusal)
+        return _unknown(error.what)
+    if not platform.revocation_checked:
+        return _unknown(f"no {kind.revoked_by.title} is at hand")
     objection = None if platform.tcb is None else policy.tcb_objection(kind.name, platform.tcb, when)
     if platform.tcb is not None and objection is not None:
         said = " with ".join(filter(None, (platform.tcb.status, ", ".join(platform.tcb.advisories))))
         return Verdict("since", "passed", "superseded", _superseded(when, f"its TCB is {said} today"))
     return Verdict("since", "passed", "its keys are not revoked, and its TCB is still good enough")
+
+
+def _unknown(what: str) -> Verdict:
+    refusal = EvidenceError(
+        "revocations-unknown",
+        f"whether its keys were revoked is not known: {what}",
+        advice="run `edgeclave endorsements fetch` or `import` with what the vendor publishes today",
+    )
+    return Verdict("since", "failed", "not known", refusal)
 
 
 class _Both(Endorsements):
@@ -131,6 +147,32 @@ def _superseded(when: int, what: str) -> EvidenceError:
         f"accepted as of {day(when)}, since superseded: {what}",
         advice="it was good enough then; decide whether what became known since matters for this result",
     )
+
+
+def _existed(archive: Path, file: Path, data: bytes, root: Path) -> Timestamp | EvidenceError:
+    authorities = Authorities.from_pem(root)
+    try:
+        found = find_timestamp(archive, file.resolve().relative_to(archive).as_posix(), data, authorities)
+    except EvidenceError as error:
+        return error
+    return found or _UNPROVABLE
+
+
+def _provable(existed: Timestamp | EvidenceError | None, when: int) -> Verdict:
+    """Who asks for a proof is refused without one; who does not is told that there is none."""
+    if existed is None:
+        return Verdict("time", "not judged", "", _UNPROVABLE)
+    if isinstance(existed, EvidenceError):
+        return Verdict("time", "failed", "not proven", existed)
+    said = f"it existed at {day(existed.time)}, says the timestamp authority {existed.authority}"
+    if existed.time <= when:
+        return Verdict("time", "passed", f"provable at T: {said}")
+    later = EvidenceError(
+        "not-provable-at",
+        f"not provable at T, which is earlier: {said}",
+        advice=f"verify as of then (--at {existed.time}), or leave --at out",
+    )
+    return Verdict("time", "failed", said, later)
 
 
 def _attestation_result(path: Path, record: Record, pinned: PinnedIssuer | None) -> Verdict:
