@@ -54,7 +54,8 @@ async def push_package(
     Raises:
         RegistryError: see the package's documentation.
     """
-    manifest = encode_oci_manifest(package.wasm, package.signature, package.annotations)
+    wasm = bytes(package.wasm)
+    manifest = encode_oci_manifest(wasm, package.signature, package.annotations)
     if reference.digest not in (None, package.digest):
         raise RegistryError(
             "bad-registry-reference",
@@ -66,7 +67,7 @@ async def push_package(
     sent = present = 0
     try:
         async with asyncio.timeout(access.limits.total_seconds), Connection(pushed, access, "pull,push") as connection:
-            parts = (("config", EMPTY_CONFIG), ("signature", package.signature), ("code", package.wasm))
+            parts = (("config", EMPTY_CONFIG), ("signature", package.signature), ("code", wasm))
             for what, data in parts:
                 if await _is_there(connection, data):
                     present += len(data)
