@@ -101,6 +101,7 @@ TYPOS = [
     case('"PidsLimit": 128', '"Binds": ["/srv"]', "bad-create-options", "is not a bind", "source:/path"),
     case('"PidsLimit": 128', '"Devices": ["/dev/tee0"]', "bad-deployment", "must be an object", "", id="device"),
     case('"PidsLimit": 128', '"NetworkMode": "host"', "unsafe-create-options", "namespace of the host", "remove it"),
+    case('"PidsLimit": 128', '"Zswap": 1', "unknown-create-option", "'Zswap' is no option", "ignores it"),
     case('"443/tcp"', '"443/http"', "bad-create-options", "'443/http' is not a port", "8080/tcp"),
     case('"HostPort": "443"', '"HostPort": 443', "bad-deployment", "must be a text", "quotes", id="port as number"),
     case(
