@@ -46,6 +46,11 @@ class Containers:
     def ids(self) -> dict[str, str]:
         return {module: docker("inspect", "--format", "{{.Id}}", self.name(module)) for module in MODULES}
 
+    def found(self) -> set[str]:
+        """Ids of all that the engine has of this simulator."""
+        label = f"label={SIMULATOR_LABEL}={self._prefix}"
+        return set(docker("ps", "--all", "--quiet", "--no-trunc", "--filter", label).split())
+
     def reported(self, module: str) -> dict[str, Any]:
         shown: dict[str, Any] = self._suite.device.reported("$edgeAgent").get("modules", {}).get(module, {})
         return shown
@@ -53,9 +58,8 @@ class Containers:
     def all_run(self) -> bool:
         return all(self.reported(module).get("runtimeStatus") == "running" for module in MODULES)
 
-    def leftovers(self) -> str:
-        label = f"label={SIMULATOR_LABEL}={self._prefix}"
-        return docker("ps", "--all", "--quiet", "--filter", label) + docker("network", "ls", "-q", "--filter", label)
+    def networks(self) -> str:
+        return docker("network", "ls", "-q", "--filter", f"label={SIMULATOR_LABEL}={self._prefix}")
 
     def remove_volumes(self) -> None:
         for volume in docker("volume", "ls", "-q", "--filter", f"label={SIMULATOR_LABEL}={self._prefix}").split():
@@ -98,7 +102,8 @@ def test_the_main_job_in_containers_loses_nothing(tmp_path: Path, module_images:
             sealed = running.device.counters()["sealed"]
             reading = running.read(until_idle=10)
             running.down()
-            assert containers.leftovers() == ""
+            assert not containers.found()
+            assert not containers.networks()
         finally:
             running.down()
             containers.remove_volumes()
@@ -184,11 +189,12 @@ def _kill_the_simulator(running: Suite, containers: Containers) -> None:
     assert running.simulator is not None
     running.simulator.kill()
     running.simulator.wait()
-    left = containers.ids()
+    left = set(containers.ids().values())
     assert containers.state("ta_runner")["Running"]
     running.up()
+    running.until(lambda: len(containers.found() - left) == len(MODULES), "new containers")
     running.until(containers.all_run, "all containers to run")
-    assert not set(left.values()) & set(containers.ids().values())
+    assert not left & containers.found()
 
 
 def _stops_when_it_is_asked_to(running: Suite, containers: Containers, module: str) -> None:

@@ -31,7 +31,13 @@ def main() -> None:
     for name, arguments in PROGRAMS.items():
         print(f"\n=== {name}", flush=True)
         done = subprocess.run(
-            ["/opt/venv/bin/python3", *arguments], check=False, env=environment, cwd="/tmp", user=USER, group=USER, stdout=subprocess.PIPE
+            ["/opt/venv/bin/python3", *arguments],
+            check=False,
+            env=environment,
+            cwd="/tmp",
+            user=USER,
+            group=USER,
+            stdout=subprocess.PIPE,
         )
         print(f"\n{done.stdout.decode()}\n=== {name} ended {done.returncode}", flush=True)
     _libc.sync()
