@@ -272,6 +272,22 @@ async def test_what_cannot_start_is_told_by_name_while_the_rest_runs(
     assert len(running) == 1
 
 
+async def test_an_image_for_another_machine_is_told(device: Running, tmp_path: Path) -> None:
+    image = f"edgeclave-test/elsewhere:{uuid.uuid4()}"
+    (tmp_path / "program").write_bytes(b"\x7fELF" + bytes(60))
+    (tmp_path / "program").chmod(0o755)
+    (tmp_path / "Dockerfile").write_text('FROM scratch\nCOPY program /program\nENTRYPOINT ["/program"]\n')
+    await asyncio.to_thread(docker, "build", "--platform", "linux/arm64", "--tag", image, str(tmp_path))
+    try:
+        device.deploy(m={"image": image})
+        await eventually(lambda: device.module("m").get("runtimeStatus") == "backoff", SECONDS)
+        assert "its image is for arm64, and this machine is amd64" in device.module("m")["statusDescription"]
+        device.deploy()
+        await eventually(lambda: not device.pids(), SECONDS)
+    finally:
+        docker("image", "rm", image)
+
+
 async def test_a_name_that_another_container_has_is_not_taken_from_it(
     device: Running, base_image: str, state: Path
 ) -> None:

@@ -166,6 +166,17 @@ def test_an_interrupted_build_does_not_keep_anyone_waiting(engine: None, base_im
     assert solution.left() == []
 
 
+@pytest.mark.parametrize("moment", ["started", "applied"])
+def test_an_interrupted_start_leaves_nothing(engine: None, tmp_path: Path, moment: str) -> None:
+    solution = Solution(tmp_path, "base", good=GOOD)
+    with solution.up() as events:
+        events.until(moment)
+        events.process.terminate()
+        assert events.process.wait(30) == 0
+        assert events.until("stopped")["reason"] == "SIGTERM"
+    assert solution.left() == []
+
+
 def test_a_killed_simulator_is_followed_by_one_that_begins_clean(engine: None, base_image: str, tmp_path: Path) -> None:
     solution = Solution(tmp_path, base_image, good=GOOD)
     with solution.up() as events:

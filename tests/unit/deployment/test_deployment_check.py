@@ -85,7 +85,7 @@ TYPOS = [
     case('"CapDrop": ["ALL"]', '"CapDrop": "ALL"', "bad-deployment", "must be an array", ""),
     case('"CapDrop"', '"CapAdd"', "unsafe-create-options", "IoT Edge strips added capabilities", ""),
     case('["no-new-privileges"]', '["seccomp=unconfined"]', "unsafe-create-options", "takes a protection away", ""),
-    case('"Memory": 536870912', '"Memory": "512m"', "bad-deployment", "whole number, not a text", "without quotes"),
+    case('"Memory": 1073741824', '"Memory": "512m"', "bad-deployment", "whole number, not a text", "without quotes"),
     case('"PidsLimit"', '"PidLimit"', "bad-deployment", "'PidLimit' is not known", "'PidsLimit'"),
     case('"max-file": "3"', '"max-file": 3', "bad-deployment", "must be a text", "quotes", id="log option as number"),
     case('"Type": "volume"', '"Type": "volumes"', "bad-deployment", "'volumes'", "'volume'", id="kind of mount"),

@@ -50,7 +50,7 @@ def test_a_module_gets_the_least_it_needs(name: str) -> None:
     host = module["settings"]["createOptions"].pop("HostConfig")
     assert module["settings"] == {"image": f"${{MODULES.{name}}}", "createOptions": {}}
     assert (host["ReadonlyRootfs"], host["CapDrop"], host["SecurityOpt"]) == (True, ["ALL"], ["no-new-privileges"])
-    assert 0 < host["Memory"] <= 512 << 20
+    assert 0 < host["Memory"] <= 1 << 30
     assert 0 < host["PidsLimit"] <= 128
     assert host["LogConfig"]["Config"].keys() == {"max-size", "max-file"}
     assert {mount["Type"] for mount in host["Mounts"]} == {"volume"}

@@ -48,21 +48,19 @@ class Images:
         self._progress = progress
         self._built: set[str] = set()
 
-    async def ensure(self, specification: ModuleSpecification, log_file: Path) -> None:
-        """Returns when the engine has the image; the output of a build that fails goes to the module's log.
+    async def ensure(self, specification: ModuleSpecification, log_file: Path) -> str:
+        """Returns the image's architecture when the engine has it. Output of a build that fails goes to the log.
 
         Raises:
             ConfigurationError: `image-not-built`, `image-not-there`, `bad-module-json`.
             EngineError: `image-not-pulled`, `docker-failed`.
         """
         image, folder = specification.image, self._folders.get(specification.image)
-        if folder is not None:
-            if image not in self._built:
-                await self._build(specification.module_id, read_build_settings(image, folder), log_file)
-                self._built.add(image)
-            return
+        if folder is not None and image not in self._built:
+            await self._build(specification.module_id, read_build_settings(image, folder), log_file)
+            self._built.add(image)
         try:
-            await self._engine.call(lambda client: client.inspect_image(image), f"look for {image}")
+            return await self._architecture(image)
         except NoSuchThing as error:
             if specification.image_pull_policy == "never":
                 raise ConfigurationError(
@@ -70,7 +68,13 @@ class Images:
                     f"the engine has no image {image}, and imagePullPolicy is never",
                     advice="load it into the engine, or let it be pulled (on-create)",
                 ) from error
-            await self._pull(specification.module_id, image, specification.registry)
+        await self._pull(specification.module_id, image, specification.registry)
+        return await self._architecture(image)
+
+    async def _architecture(self, image: str) -> str:
+        return str(
+            (await self._engine.call(lambda client: client.inspect_image(image), f"look for {image}"))["Architecture"]
+        )
 
     async def _build(self, module_id: str, settings: BuildSettings, log_file: Path) -> None:
         self._progress(module_id, f"building {settings.image}")
