@@ -101,6 +101,7 @@ TYPOS = [
     case('"PidsLimit": 128', '"Binds": ["/srv"]', "bad-create-options", "is not a bind", "source:/path"),
     case('"PidsLimit": 128', '"Devices": ["/dev/tee0"]', "bad-deployment", "must be an object", "", id="device"),
     case('"PidsLimit": 128', '"NetworkMode": "host"', "unsafe-create-options", "namespace of the host", "remove it"),
+    case('"PidsLimit": 128', '"Zswap": 1', "unknown-create-option", "'Zswap' is no option", "ignores it"),
     case('"443/tcp"', '"443/http"', "bad-create-options", "'443/http' is not a port", "8080/tcp"),
     case('"HostPort": "443"', '"HostPort": 443', "bad-deployment", "must be a text", "quotes", id="port as number"),
     case(
@@ -136,6 +137,7 @@ TYPOS = [
     case('"trustedApps"', '"trustedApp"', "bad-deployment", "'trustedApp' is not known", "'trustedApps'"),
     case('"digest"', '"diegst"', "bad-deployment", "'diegst' is not known", "'digest'"),
     case('"$ANOMALY_DIGEST"', '"latest"', "bad-deployment", "sha256: and 64", ""),
+    case('"$ANOMALY_DIGEST"', '""', "bad-deployment", "sha256: and 64", "variable in .env"),
     case('"platform": "emulator"', '"platform": 1', "bad-deployment", "must be a text", "quotes"),
     case('"$ANOMALY_RECIPIENTS_SUMMARY"', '"not base64"', "bad-trusted-app", "base64url", "recipients sign"),
     case('"effect": "allow"', '"effect": "alow"', "bad-deployment", "'alow' is none of", "'allow'"),
