@@ -77,11 +77,12 @@ class ConfigurationPlan:
 
     def apply(self) -> None:
         """Raises EdgeclaveError `changed-meanwhile`: with `difference` brought up to date, nothing is applied."""
+        wanted = dict(self._wanted.content)
         made = Configuration(
             id=self._wanted.id,
             schema_version="1.0",
             labels=self._wanted.labels,
-            content=ConfigurationContent(modules_content=dict(self._wanted.content)),
+            content=self._had.content if self._had is not None else ConfigurationContent(modules_content=wanted),
             target_condition=self._wanted.target,
             priority=self._wanted.priority,
             metrics=self._had.metrics if self._had is not None else None,

@@ -26,6 +26,7 @@ HIDDEN = "(hidden)"
 Kind = Literal["added", "removed", "changed"]
 Fields = dict[str, Any]  # dotted name -> value; a list is one value
 _SECRET = re.compile(r"password|secret|token|connection_?string|access_?key|api_?key|(^|_)key$", re.IGNORECASE)
+_SECRET_INSIDE = re.compile(r"SharedAccessKey=|SharedAccessSignature|AccountKey=|PRIVATE KEY")
 _ENTRY = re.compile(r"(?:modules|systemModules)\.([^.]+)\.(.+)")
 _ABSENT = object()
 
@@ -166,5 +167,15 @@ def _readable(value: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _shown(name: str, value: Any) -> Any:
+    """The value, unless its name, or something in it, says that it is a secret."""
+    if isinstance(value, list):
+        return [_shown(_assigned(item), item) for item in value]
     parts = name.removesuffix(".value").split(".")
-    return HIDDEN if _SECRET.search(parts[-1]) else value
+    secret = _SECRET.search(parts[-1]) or (isinstance(value, str) and _SECRET_INSIDE.search(value))
+    return HIDDEN if secret else value
+
+
+def _assigned(item: object) -> str:
+    """The name in `NAME=value`, as createOptions have environment variables."""
+    name, equals, _ = item.partition("=") if isinstance(item, str) else ("", "", "")
+    return name if equals else ""

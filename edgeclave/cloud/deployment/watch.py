@@ -15,6 +15,10 @@ from typing import Protocol
 import msgspec
 
 from edgeclave.cloud.deployment.states import Level, State
+from edgeclave.errors import EdgeclaveError
+
+_PASSING = ("hub-unreachable", "hub-throttling")
+"""A moment without the hub says nothing about the devices."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +69,19 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 def watch(plan: Plan, show: Callable[[Look], None], pace: Pace) -> Ended:
-    """Calls `show` after every look. Raises what the hub's side raises."""
+    """Calls `show` after every look. Raises what the hub's side raises, unless it passes in time."""
     deadline = time.monotonic() + pace.timeout_seconds
     same_since, last = time.monotonic(), Look((), (), {})
     relapses: dict[tuple[str, str], State] = {}
     while True:
         begin = time.monotonic()
-        now = _look(plan)
+        try:
+            now = _look(plan)
+        except EdgeclaveError as error:
+            if error.code not in _PASSING or begin >= deadline:
+                raise
+            time.sleep(pace.look_every_seconds)
+            continue
         if now.states != last.states:
             same_since = begin
         well = {(state.device, state.part) for state in last.states if state.level is Level.OK}

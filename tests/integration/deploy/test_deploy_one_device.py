@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
 from azure.iot.hub import IoTHubRegistryManager  # type: ignore[import-untyped]
 from azure.iot.hub.protocol.models import Twin, TwinProperties  # type: ignore[import-untyped]
 
@@ -51,6 +56,29 @@ def test_nothing_is_applied_unasked(simulator: SimulatorThread, solution: Soluti
     refused = deploy(template, "--device", "edge01")
     assert (refused.code, "not-confirmed" in refused.err, "+ worker" in refused.out) == (1, True, True)
     assert "+ worker" in deploy(template, "--device", "edge01", "--dry-run").out
+
+
+@pytest.mark.parametrize(("answer", "applied"), [("n", False), ("y", True)])
+def test_a_person_at_a_terminal_is_asked(
+    simulator: SimulatorThread, solution: Solution, tmp_path: Path, answer: str, applied: bool
+) -> None:
+    (tmp_path / "hub.txt").write_text(simulator.connection_string("service"))
+    terminal, its_end = os.openpty()
+    options = ["--hub", f"@{tmp_path / 'hub.txt'}", "--ca", simulator.ca_file, "--device", "edge01", "--timeout", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgeclave", "deploy", str(solution.template()), *options],
+        stdin=its_end,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.write(terminal, f"{answer}\n".encode())
+    out, err = process.communicate(timeout=60)
+    os.close(terminal)
+    os.close(its_end)
+    assert "Apply this?" in err
+    assert ("given to the hub" in out, "nothing was applied" in err) == (applied, not applied)
+    assert process.returncode == 1  # refused, or not healthy: nothing runs there
 
 
 def test_a_module_without_an_image_on_the_device_is_named(

@@ -131,6 +131,20 @@ def test_values_that_are_secrets_by_their_name_are_hidden(name: str, hidden: boo
     assert values == ({HIDDEN} if hidden else {"old", "new"})
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        pytest.param(["A=1", "DB_PASSWORD=x"], ["A=1", HIDDEN], id="environment in createOptions"),
+        pytest.param("HostName=h;SharedAccessKey=x", HIDDEN, id="a connection string under another name"),
+        pytest.param(["FROM=HostName=h;SharedAccessKey=x"], [HIDDEN], id="one in a list"),
+        pytest.param([{"Source": "key"}], [{"Source": "key"}], id="a list of objects"),
+    ],
+)
+def test_secrets_inside_values_are_hidden(value: object, shown: object) -> None:
+    (difference,) = compare(content({"m": module()}), content({"m": module(x=value)}))
+    assert difference.fields[0].new == shown
+
+
 def test_settings_of_an_automatic_deployment() -> None:
     fields = compare_values({"priority": 1, "labels": {"a": "b"}}, {"priority": 2, "labels": {}})
     assert [(each.field, each.kind) for each in fields] == [

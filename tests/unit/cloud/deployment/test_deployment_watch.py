@@ -8,6 +8,7 @@ import pytest
 
 from edgeclave.cloud.deployment.states import Level, State
 from edgeclave.cloud.deployment.watch import Look, Pace, watch
+from edgeclave.errors import EdgeclaveError
 
 PACE = Pace(timeout_seconds=0.3, steady_seconds=0.1, look_every_seconds=0.01)
 Told = tuple[Level, str]
@@ -63,3 +64,28 @@ def test_how_it_ends(devices: dict[str, list[Told]], healthy: bool, settled: boo
 def test_what_came_right_at_the_last_moment_may_show_that_it_stays() -> None:
     ended = watch(Scripted(a=[RUNS]), lambda _: None, Pace(0, steady_seconds=0.1, look_every_seconds=0.01))
     assert ended.healthy
+
+
+class Interrupted(Scripted):
+    """The hub is away for some looks."""
+
+    def __init__(self, away: int, code: str) -> None:
+        super().__init__(a=[RUNS])
+        self._away, self._code = away, code
+
+    def targets(self) -> list[str]:
+        self._away -= 1
+        if self._away >= 0:
+            raise EdgeclaveError(self._code, "the hub cannot be reached")
+        return super().targets()
+
+
+def test_a_moment_without_the_hub_passes() -> None:
+    assert watch(Interrupted(3, "hub-unreachable"), lambda _: None, PACE).healthy
+
+
+@pytest.mark.parametrize(("away", "code"), [(1_000_000, "hub-unreachable"), (1, "hub-unauthorized")])
+def test_a_hub_that_stays_away_or_refuses_is_an_error(away: int, code: str) -> None:
+    with pytest.raises(EdgeclaveError) as refused:
+        watch(Interrupted(away, code), lambda _: None, PACE)
+    assert refused.value.code == code
