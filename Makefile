@@ -2,10 +2,12 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+MODULES := enclave_broker ta_runner sample_analytics
+DOCKER ?= docker
 PYTEST_ARGUMENTS ?= --numprocesses 4  # most tests wait for something most of the time
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench install clean
+.PHONY: help demo test lint images bench install clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +25,13 @@ lint: $(VENV)/.development  ## Formatting, style, types and the import contract 
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary edgeclave modules/enclave_broker/enclave_broker modules/ta_runner/ta_runner modules/sample_analytics/sample_analytics bench
 	@PYTHONPATH=modules/enclave_broker:modules/ta_runner:modules/sample_analytics $(BIN)/lint-imports --no-logo
+
+images:  ## Build the modules' images with Docker, as edgeclave/MODULE
+	@for module in $(MODULES); do \
+	    echo "Building edgeclave/$$module ..."; \
+	    DOCKER_BUILDKIT=1 $(DOCKER) build --quiet $(if $(BASE),--build-arg BASE=$(BASE)) --tag edgeclave/$$module \
+	        --file modules/$$module/Dockerfile.amd64 . || exit 1; \
+	done
 
 bench: $(VENV)/.development  ## Measure ratios against bare references, in one run
 	@$(BIN)/python -m bench

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from azure.iot.hub import IoTHubRegistryManager  # type: ignore[import-untyped]
 
+from edgeclave.simulator import SimulatorThread
 from tests.e2e.suite import ROOT, Suite
 from tests.fixtures.needs import missing, tool
 from tests.fixtures.visual_studio_code import Window, free_port
@@ -144,32 +145,28 @@ def test_a_file_of_ones_own_by_the_connection_string_of_the_extension(
     window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The extension keeps both values in its settings once its simulator runs; here they are of this project's own."""
-    window.run("start the simulator")
-    environment = json.loads(edgeclave(window, "sim", "env", "own_module", "--json"))
-    connection = json.loads(edgeclave(window, "sim", "connection-string", "service", "--json"))
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", connection["caFile"])
-    registry = IoTHubRegistryManager.from_connection_string(connection["connectionString"])
-    key = registry.get_module("edge01", "own_module").authentication.symmetric_key.primary_key
-    monkeypatch.setenv("mqtt_proxy", environment["mqtt_proxy"])  # the extension's simulator has the fixed port 8883
     program = tmp_path / "own_module.py"
     program.write_text(OWN_MODULE)
-    with Window(
-        window.folder,
-        {
+    with SimulatorThread(tmp_path / "simulator") as simulator:
+        environment = simulator.environment("own_module")
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", simulator.ca_file)
+        registry = IoTHubRegistryManager.from_connection_string(simulator.connection_string("service"))
+        key = registry.get_module("edge01", "own_module").authentication.symmetric_key.primary_key
+        monkeypatch.setenv("mqtt_proxy", environment["mqtt_proxy"])  # the extension's simulator has the fixed port 8883
+        variables = {
             "file": str(program),
             "config:azure-iot-edge.EdgeHubConnectionString": (
                 f"HostName={environment['IOTEDGE_IOTHUBHOSTNAME']};DeviceId=edge01;ModuleId=own_module;"
                 f"SharedAccessKey={key};GatewayHostName={environment['IOTEDGE_GATEWAYHOSTNAME']}"
             ),
-            "config:azure-iot-edge.EdgeModuleCACertificateFile": connection["caFile"],
-        },
-    ) as extended:
-        configuration = extended.configuration(
-            "This file as a module (connection string of the Azure IoT Edge extension)"
-        )
-        editor = extended.launch(configuration, program, line_of(program, "print("))
-        frame = editor.stopped()
-        assert editor.ask("evaluate", expression="version", frameId=frame["id"])["result"] == "1"
+            "config:azure-iot-edge.EdgeModuleCACertificateFile": simulator.ca_file,
+        }
+        name = "This file as a module (connection string of the Azure IoT Edge extension)"
+        with Window(window.folder, variables) as extended:
+            configuration = extended.configuration(name)
+            editor = extended.launch(configuration, program, line_of(program, "print("))
+            frame = editor.stopped()
+            assert editor.ask("evaluate", expression="version", frameId=frame["id"])["result"] == "1"
 
 
 def test_a_c_application_stops_where_the_editor_set_the_breakpoint(window: Window) -> None:
