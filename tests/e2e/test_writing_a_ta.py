@@ -9,20 +9,28 @@ import pytest
 
 from tests.e2e.suite import ROOT
 from tests.fixtures.console import Command, File, Reader, missing_line, read_steps
+from tests.fixtures.docker_registry import DockerRegistry
 
 PAGE = ROOT / "docs" / "writing-a-ta.md"
+REGISTRY = "localhost:5000"
 TEN_MINUTES = 600
 
 
 @pytest.mark.e2e
 @pytest.mark.timeout(TEN_MINUTES)
 def test_ten_minutes_from_nothing_to_a_result_that_its_reader_opened(tmp_path: Path) -> None:
-    (tmp_path / "modules").symlink_to(ROOT / "modules")
+    registry = DockerRegistry(tmp_path / "registry")
+    page, folder = tmp_path / "page.md", tmp_path / "reader"
+    page.write_text(PAGE.read_text().replace(REGISTRY, registry.host))
+    folder.mkdir()
+    (folder / "modules").symlink_to(ROOT / "modules")
     begin = time.monotonic()
-    with Reader(tmp_path) as reader:
-        commands = reader.follow(PAGE)
-    assert commands >= 14
+    with registry.running(), Reader(folder, {"DOCKER_CONFIG": str(tmp_path)}) as reader:
+        commands = reader.follow(page)
+    assert commands >= 16
     assert time.monotonic() - begin < TEN_MINUTES / 2, "a person also reads"
+    assert f"THERMOMETER_PACKAGE={registry.host}/plant/thermometer" in (folder / ".env").read_text()
+    assert (folder / "pulled.ta").read_bytes() == (folder / "thermometer" / "build" / "thermometer.ta").read_bytes()
 
 
 def test_the_page_leaves_no_command_out() -> None:
