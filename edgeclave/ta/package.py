@@ -135,7 +135,7 @@ def encode_package(wasm: bytes, signature: bytes, annotations: Mapping[str, str]
     return bytes(data), f"sha256:{_sha256(manifest)}"
 
 
-def encode_oci_manifest(wasm: bytes, signature: bytes, annotations: Mapping[str, str]) -> bytes:
+def encode_oci_manifest(wasm: bytes | memoryview, signature: bytes, annotations: Mapping[str, str]) -> bytes:
     """The OCI manifest of a package, in its one form."""
     return _json(
         {
@@ -272,7 +272,7 @@ def _index(manifest: bytes) -> bytes:
     return _json({"schemaVersion": 2, "mediaType": OCI_INDEX_TYPE, "manifests": [entry]})
 
 
-def _descriptor(media_type: str, content: bytes) -> dict[str, str | int]:
+def _descriptor(media_type: str, content: bytes | memoryview) -> dict[str, str | int]:
     return {"mediaType": media_type, "digest": f"sha256:{_sha256(content)}", "size": len(content)}
 
 
