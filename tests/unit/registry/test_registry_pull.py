@@ -508,15 +508,22 @@ def changed(**members: Any) -> bytes:
         pytest.param(
             changed(layers=[{**GOOD["layers"][0], "urls": ["http://x"]}, GOOD["layers"][1]]), "calls itself", id="urls"
         ),
+        pytest.param(
+            changed(layers=[{**GOOD["layers"][0], "size": 0}, GOOD["layers"][1]]), "bytes, and 1 to", id="an empty part"
+        ),
         pytest.param(changed(subject=GOOD["config"]), "calls itself", id="a subject"),
         pytest.param(
             changed(layers=[{**GOOD["layers"][0], "size": -1}, GOOD["layers"][1]]), "calls itself", id="negative"
         ),
         pytest.param(
-            changed(layers=[{**GOOD["layers"][0], "size": 1 << 40}, GOOD["layers"][1]]), "limit", id="a terabyte"
+            changed(layers=[{**GOOD["layers"][0], "size": 1 << 40}, GOOD["layers"][1]]),
+            "bytes, and 1 to",
+            id="a terabyte",
         ),
         pytest.param(
-            changed(layers=[GOOD["layers"][0], {**GOOD["layers"][1], "size": 1 << 30}]), "limit", id="a long signature"
+            changed(layers=[GOOD["layers"][0], {**GOOD["layers"][1], "size": 1 << 30}]),
+            "bytes, and 1 to",
+            id="a long signature",
         ),
         pytest.param(
             changed(layers=[{**GOOD["layers"][0], "digest": "sha256:../../etc"}, GOOD["layers"][1]]),
