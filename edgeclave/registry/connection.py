@@ -5,7 +5,7 @@ Rules:
 1. Plain HTTP only to this machine itself (`localhost`), or where the caller says so; no redirect, realm or upload leads
    to plain HTTP otherwise.
 2. The Authorization header goes to the registry's own host and port and to nobody else, whoever it redirects to.
-3. A 401 is answered once for each request.
+3. A 401 of the registry's own host is answered, once for each request.
 4. What may pass within seconds (429, 5xx, a broken connection) is tried again, a bounded number of times in a row.
 """
 
@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import ssl
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -78,12 +78,6 @@ class Connection:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # a blob is counted and hashed as it is
             headers={"User-Agent": "edgeclave", "Accept-Encoding": "identity"},
-            timeout=aiohttp.ClientTimeout(
-                total=None,
-                connect=self.limits.connect_seconds,
-                sock_connect=self.limits.connect_seconds,
-                sock_read=self.limits.stall_seconds,
-            ),
         )
         return self
 
@@ -103,7 +97,7 @@ class Connection:
         url: URL,
         *,
         headers: Mapping[str, str] | None = None,
-        data: bytes | None = None,
+        data: bytes | memoryview | None = None,
         most: int | None = None,
         expect: tuple[int, ...] = (200,),
         again: bool = True,
@@ -120,7 +114,8 @@ class Connection:
         """
 
         async def once() -> Answer:
-            async with asyncio.timeout(self.limits.answer_seconds), self.open(method, url, headers or {}, data) as got:
+            seconds = self.limits.answer_seconds + self._sending_seconds(data)
+            async with asyncio.timeout(seconds), self.open(method, url, headers or {}, data) as got:
                 return await self._read(got, method, most, expect)
 
         return await self.patiently(once) if again else await self._in_time(once)
@@ -136,7 +131,7 @@ class Connection:
 
     @contextlib.asynccontextmanager
     async def open(
-        self, method: str, url: URL, headers: Mapping[str, str], data: bytes | None = None
+        self, method: str, url: URL, headers: Mapping[str, str], data: bytes | memoryview | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One attempt of a request, with authorization and redirects; its answer may be of any status but 401.
 
@@ -145,12 +140,14 @@ class Connection:
         """
         with self._understood(url):
             response = await self._send(method, url, headers, data)
-            if response.status == 401:
+            if response.status == 401 and self._is_own(response.url):
                 challenges = parse_challenges(response.headers.getall("WWW-Authenticate", []))
                 response.close()
                 await self._authentication.answer(challenges, self.safe)
                 response = await self._send(method, url, headers, data)
             try:
+                if response.status == 401 and not self._is_own(response.url):
+                    raise bad_answer("it leads to another host that wants a login", str(response.url.origin()))
                 if response.status == 401:
                     raise self._authentication.refused("it asks again and again")
                 yield response
@@ -175,15 +172,16 @@ class Connection:
             raise insecure(str(url.with_query(None)))
         return url
 
+    def _is_own(self, url: URL) -> bool:
+        return url.origin() == self._base.origin()
+
     async def _send(
-        self, method: str, url: URL, headers: Mapping[str, str], data: bytes | None
+        self, method: str, url: URL, headers: Mapping[str, str], data: bytes | memoryview | None
     ) -> aiohttp.ClientResponse:
         for _ in range(self.limits.redirects + 1):
-            header = self._authentication.header
-            own = header is not None and url.origin() == self._base.origin()
-            response = await self._request(
-                method, url, {**headers, **({"Authorization": header or ""} if own else {})}, data
-            )
+            header = self._authentication.header if self._is_own(url) else None
+            authorization = {} if header is None else {"Authorization": header}
+            response = await self._request(method, url, {**headers, **authorization}, data)
             if response.status not in (301, 302, 303, 307, 308):
                 return response
             location = response.headers.get("Location", "")
@@ -194,7 +192,7 @@ class Connection:
         raise bad_answer("it redirects without end", str(self._base))
 
     async def _request(
-        self, method: str, url: URL, headers: Mapping[str, str], data: bytes | Mapping[str, str] | None
+        self, method: str, url: URL, headers: Mapping[str, str], data: bytes | memoryview | Mapping[str, str] | None
     ) -> aiohttp.ClientResponse:
         assert self._session is not None
         if url.scheme == "https" and self._tls is None:
@@ -207,7 +205,17 @@ class Connection:
             allow_redirects=False,
             proxy=_proxy_of(url),
             ssl=self._tls or True,
+            timeout=aiohttp.ClientTimeout(
+                total=None,
+                connect=self.limits.connect_seconds,
+                sock_connect=self.limits.connect_seconds,
+                # The system takes megabytes to be sent long before they are.
+                sock_read=self.limits.stall_seconds + self._sending_seconds(data),
+            ),
         )
+
+    def _sending_seconds(self, data: Sized | None) -> float:
+        return len(data or b"") / self.limits.slowest_bytes_per_second
 
     async def _ask(
         self, method: str, url: URL, headers: Mapping[str, str], form: Mapping[str, str] | None

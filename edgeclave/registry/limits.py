@@ -13,6 +13,7 @@ class RegistryLimits:
         connect_seconds: until a connection with TLS stands.
         stall_seconds: without a single byte; a weak radio link comes back within it.
         answer_seconds: for one small answer, however slowly it drips.
+        slowest_bytes_per_second: of an upload; 16 KiB are what a poor radio link carries.
         total_seconds: of a whole push or pull; what was pulled is kept for the next one.
         answer_bytes: of a token, an error or another small answer.
         redirects: of one request; registries need one.
@@ -25,6 +26,7 @@ class RegistryLimits:
     connect_seconds: float = 20
     stall_seconds: float = 30
     answer_seconds: float = 60
+    slowest_bytes_per_second: float = 16 << 10
     total_seconds: float = 3600
     answer_bytes: int = 256 << 10
     redirects: int = 5

@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import errno
 import hashlib
+import mmap
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,7 +36,7 @@ from edgeclave.ta.package import (
     OCI_MANIFEST_TYPE,
     Descriptor,
     OciManifest,
-    encode_package,
+    package_pieces,
     parse_oci_manifest,
 )
 
@@ -107,12 +108,12 @@ def read_manifest(data: bytes, where: str) -> OciManifest:
         ) from error
     wasm, signature = manifest.layers
     for part, most in ((wasm, DEFAULT_LIMITS.wasm), (signature, DEFAULT_LIMITS.signature)):
-        if part.size > most:
+        if not 0 < part.size <= most:
             raise RegistryError(
                 "not-a-trusted-app",
-                f"a part of {part.size} bytes is over the limit of {most}",
+                f"a part has {part.size} bytes, and 1 to {most} are possible",
                 where=where,
-                advice="a trusted application this large runs nowhere: make it smaller",
+                advice="a trusted application like this runs nowhere: push another one",
             )
     return manifest
 
@@ -210,13 +211,22 @@ def _wrong_size(reference: Reference, part: Descriptor) -> RegistryError:
 
 
 def _assemble(manifest: OciManifest, digest: str, partial: Path, target: Path) -> None:
-    wasm, signature = ((partial / part.digest.removeprefix("sha256:")).read_bytes() for part in manifest.layers)
-    data, made = encode_package(wasm, signature, manifest.annotations)
-    if made != digest:  # a part was changed on the disk since it was checked
-        raise wrong_digest("part", digest, str(target))
+    wasm, signature = (partial / part.digest.removeprefix("sha256:") for part in manifest.layers)
+    with (
+        wasm.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as code,
+        memoryview(code) as view,
+    ):
+        pieces, made = package_pieces(view, signature.read_bytes(), manifest.annotations)
+        if made != digest:  # a part was changed on the disk since it was checked
+            raise wrong_digest("part", digest, str(target))
+        _write(pieces, target)
+
+
+def _write(pieces: Iterable[bytes | memoryview], target: Path) -> None:
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", suffix=".new", delete=False) as file:
         try:
-            file.write(data)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
             Path(file.name).replace(target)

@@ -27,9 +27,12 @@ from edgeclave.ta.package import (
     encode_oci_manifest,
 )
 
+Data = bytes | memoryview
 MAX_SESSIONS = 3
 """Uploads begun anew, of one part: each time the registry has lost the one before."""
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,15})\Z")
+_ANSWERS_TO_A_CHUNK = (202, 400, 404, 405, 411, 416, 501)
+"""Taken; or of a registry that lost the upload, wants another range, or takes no chunks."""
 _BINARY = {"Content-Type": "application/octet-stream"}
 
 
@@ -43,7 +46,11 @@ class Pushed:
 
 
 class _SessionLostError(Exception):
-    """The registry does not know the upload any more."""
+    """The registry does not know the upload any more, or not what it has of it."""
+
+    def __init__(self, reason: RegistryError | None = None) -> None:
+        super().__init__()
+        self.reason = reason
 
 
 async def push_package(
@@ -105,23 +112,26 @@ async def _put_manifest(connection: Connection, pushed: Reference, manifest: byt
             raise wrong_digest("manifest", name, str(pushed))
 
 
-async def _is_there(connection: Connection, data: bytes) -> bool:
+async def _is_there(connection: Connection, data: Data) -> bool:
     answer = await connection.call("HEAD", connection.url(f"blobs/{_digest(data)}"), expect=(200, 404))
     return answer.status == 200 and answer.headers.get("Content-Length", str(len(data))) == str(len(data))
 
 
-async def _upload(connection: Connection, data: bytes, progress: Progress) -> None:
+async def _upload(connection: Connection, data: Data, progress: Progress) -> None:
+    patience = Patience(connection.limits)
     for session in range(MAX_SESSIONS):
+        # The last one in one piece, for registries that take no chunks.
+        in_chunks = len(data) > connection.limits.chunk_bytes and session < MAX_SESSIONS - 1
         try:
             location = await _begin(connection)
-            if len(data) > connection.limits.chunk_bytes:
+            if in_chunks:
                 location = await _send_chunks(connection, location, data, progress)
-                await _finish(connection, location, data, b"")
-            else:
-                await _finish(connection, location, data, data)
+            await _finish(connection, location, data, b"" if in_chunks else data)
         except _SessionLostError as lost:
             if session == MAX_SESSIONS - 1:
-                raise bad_answer("it loses uploads", str(connection.reference)) from lost
+                raise lost.reason or bad_answer("it loses uploads", str(connection.reference)) from lost
+            if lost.reason is not None and lost.reason.again:
+                await patience.rest(lost.reason)
         else:
             return
 
@@ -131,7 +141,7 @@ async def _begin(connection: Connection) -> URL:
     return _location(connection, answer, connection.url("blobs/uploads/"))
 
 
-async def _finish(connection: Connection, location: URL, data: bytes, rest: bytes) -> None:
+async def _finish(connection: Connection, location: URL, data: Data, rest: Data) -> None:
     separator = "&" if location.raw_query_string else "?"
     url = URL(f"{location}{separator}digest={_digest(data)}", encoded=True)
     try:
@@ -140,14 +150,14 @@ async def _finish(connection: Connection, location: URL, data: bytes, rest: byte
         if error.again and await _is_there(connection, data):
             return
         if error.again:
-            raise _SessionLostError from error
+            raise _SessionLostError(error) from error
         raise
     # 400: the registry has other bytes than the digest says, as after a chunk that it took twice
     if answer.status != 201 and not await _is_there(connection, data):
         raise _SessionLostError
 
 
-async def _send_chunks(connection: Connection, location: URL, data: bytes, progress: Progress) -> URL:
+async def _send_chunks(connection: Connection, location: URL, data: Data, progress: Progress) -> URL:
     """Returns where the upload is to be finished."""
     patience = Patience(connection.limits)
     offset = 0
@@ -156,21 +166,22 @@ async def _send_chunks(connection: Connection, location: URL, data: bytes, progr
         headers = {**_BINARY, "Content-Range": f"{offset}-{offset + len(chunk) - 1}"}
         try:
             answer = await connection.call(
-                "PATCH", location, headers=headers, data=chunk, expect=(202, 404, 416), again=False
+                "PATCH", location, headers=headers, data=chunk, expect=_ANSWERS_TO_A_CHUNK, again=False
             )
         except RegistryError as error:
             await patience.rest(error)
             answer = await connection.call("GET", location, expect=(204, 404))
-        if answer.status == 416:
-            answer = await connection.call("GET", location, expect=(204, 404))
-        if answer.status == 404:
+        else:
+            if answer.status == 416:
+                answer = await connection.call("GET", location, expect=(204, 404))
+            if answer.status in (202, 204) and _offset(answer, offset + len(chunk), len(data)) <= offset:
+                raise _SessionLostError(bad_answer("it takes chunks and keeps nothing of them", str(location.origin())))
+        if answer.status not in (202, 204):
             raise _SessionLostError
         location = _location(connection, answer, location)
         before, offset = offset, _offset(answer, offset + len(chunk), len(data))
         if offset > before:
             patience.progress()
-        elif answer.status == 202:
-            await patience.rest(_stuck(connection))
         progress.at(offset)
     return location
 
@@ -193,11 +204,5 @@ def _location(connection: Connection, answer: Answer, base: URL) -> URL:
     return connection.safe(text, base) if text else base
 
 
-def _stuck(connection: Connection) -> RegistryError:
-    error = bad_answer("it takes chunks and keeps nothing of them", str(connection.reference))
-    error.again = True
-    return error
-
-
-def _digest(data: bytes) -> str:
+def _digest(data: Data) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -117,25 +117,35 @@ def write_package(path: Path, wasm: bytes, signature: bytes, annotations: Mappin
 
 def encode_package(wasm: bytes, signature: bytes, annotations: Mapping[str, str]) -> tuple[bytes, str]:
     """The bytes of a package and its digest. Raises PackageError `package-too-large`."""
+    pieces, digest = package_pieces(wasm, signature, annotations)
+    return b"".join(pieces), digest
+
+
+def package_pieces(
+    wasm: bytes | memoryview, signature: bytes, annotations: Mapping[str, str]
+) -> tuple[list[bytes | memoryview], str]:
+    """What `encode_package` gives, in pieces to write one after the other: the Wasm is not copied."""
     manifest = encode_oci_manifest(wasm, signature, annotations)
-    parts = {f"blobs/sha256/{_sha256(blob)}": blob for blob in (EMPTY_CONFIG, wasm, signature, manifest)}
+    parts: dict[str, bytes | memoryview] = {
+        f"blobs/sha256/{_sha256(blob)}": blob for blob in (EMPTY_CONFIG, wasm, signature, manifest)
+    }
     parts |= {"index.json": _index(manifest), "oci-layout": _LAYOUT}
-    data = bytearray()
+    pieces: list[bytes | memoryview] = []
     for name, content in sorted(parts.items()):
-        data += _header(name, len(content)) + content + bytes(-len(content) % _BLOCK)
-    data += _end_mark(len(data))
+        pieces += [_header(name, len(content)), content, bytes(-len(content) % _BLOCK)]
+    pieces.append(_end_mark(sum(map(len, pieces))))
     limits = DEFAULT_LIMITS
     for what, size, most in (
-        ("package", len(data), limits.package),
+        ("package", sum(map(len, pieces)), limits.package),
         ("Wasm", len(wasm), limits.wasm),
         ("signature", len(signature), limits.signature),
         ("OCI manifest", len(manifest), limits.oci_manifest),
     ):
         _check_size(what, size, most)
-    return bytes(data), f"sha256:{_sha256(manifest)}"
+    return pieces, f"sha256:{_sha256(manifest)}"
 
 
-def encode_oci_manifest(wasm: bytes, signature: bytes, annotations: Mapping[str, str]) -> bytes:
+def encode_oci_manifest(wasm: bytes | memoryview, signature: bytes, annotations: Mapping[str, str]) -> bytes:
     """The OCI manifest of a package, in its one form."""
     return _json(
         {
@@ -272,7 +282,7 @@ def _index(manifest: bytes) -> bytes:
     return _json({"schemaVersion": 2, "mediaType": OCI_INDEX_TYPE, "manifests": [entry]})
 
 
-def _descriptor(media_type: str, content: bytes) -> dict[str, str | int]:
+def _descriptor(media_type: str, content: bytes | memoryview) -> dict[str, str | int]:
     return {"mediaType": media_type, "digest": f"sha256:{_sha256(content)}", "size": len(content)}
 
 

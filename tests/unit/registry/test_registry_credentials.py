@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeclave.registry import Credentials, RegistryError, read_credentials
@@ -129,6 +129,7 @@ def test_secrets_are_not_shown() -> None:
     assert "p4ss" not in repr(Credentials("u", "p4ss"))
 
 
+@settings(max_examples=40)
 @given(
     content=st.recursive(
         st.none() | st.text() | st.integers(),

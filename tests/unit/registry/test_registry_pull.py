@@ -401,15 +401,16 @@ async def test_a_redirect_to_another_port_of_the_host_carries_none_either(
     assert all("Authorization" not in asked.headers for asked in elsewhere.asked)
 
 
+@pytest.mark.parametrize("challenge", ['Basic realm="give"', 'Bearer realm="http://{host}/token"'])
 async def test_a_stranger_that_wants_a_login_gets_none(
-    registry: StandInRegistry, elsewhere: StandInRegistry, pull: Pull
+    registry: StandInRegistry, elsewhere: StandInRegistry, pull: Pull, challenge: str
 ) -> None:
-    """The other host's challenge is answered with the registry's credentials at no time."""
     registry.lies.append(lambda request: saying(302, Location=f"http://{elsewhere.host}{request.path}")(request))
-    elsewhere.lies.append(saying(401, WWW_Authenticate='Basic realm="give"'))
-    with pytest.raises(RegistryError) as refused:
+    elsewhere.lies.append(saying(401, WWW_Authenticate=challenge.format(host=elsewhere.host)))
+    with pytest.raises(RegistryError, match="another host") as refused:
         await pull(registry.reference())
-    assert refused.value.code == "registry-login"
+    assert refused.value.code == "registry-bad-answer"
+    assert len(elsewhere.asked) == 1, "nobody asks it for a token"
     assert all("Authorization" not in asked.headers for asked in elsewhere.asked)
 
 
@@ -507,15 +508,22 @@ def changed(**members: Any) -> bytes:
         pytest.param(
             changed(layers=[{**GOOD["layers"][0], "urls": ["http://x"]}, GOOD["layers"][1]]), "calls itself", id="urls"
         ),
+        pytest.param(
+            changed(layers=[{**GOOD["layers"][0], "size": 0}, GOOD["layers"][1]]), "bytes, and 1 to", id="an empty part"
+        ),
         pytest.param(changed(subject=GOOD["config"]), "calls itself", id="a subject"),
         pytest.param(
             changed(layers=[{**GOOD["layers"][0], "size": -1}, GOOD["layers"][1]]), "calls itself", id="negative"
         ),
         pytest.param(
-            changed(layers=[{**GOOD["layers"][0], "size": 1 << 40}, GOOD["layers"][1]]), "limit", id="a terabyte"
+            changed(layers=[{**GOOD["layers"][0], "size": 1 << 40}, GOOD["layers"][1]]),
+            "bytes, and 1 to",
+            id="a terabyte",
         ),
         pytest.param(
-            changed(layers=[GOOD["layers"][0], {**GOOD["layers"][1], "size": 1 << 30}]), "limit", id="a long signature"
+            changed(layers=[GOOD["layers"][0], {**GOOD["layers"][1], "size": 1 << 30}]),
+            "bytes, and 1 to",
+            id="a long signature",
         ),
         pytest.param(
             changed(layers=[{**GOOD["layers"][0], "digest": "sha256:../../etc"}, GOOD["layers"][1]]),

@@ -20,7 +20,7 @@ from ta_runner.instance import Host
 from ta_runner.metrics import RunnerMetrics
 from ta_runner.packages import FETCHES_AT_ONCE, FetchError, PackageCache
 from ta_runner.reconciler import Reconciler
-from ta_runner.sources import remote_host
+from ta_runner.sources import registry_folder, remote_host
 from ta_runner.status import Status
 from ta_runner.store import RunnerStore
 
@@ -376,3 +376,13 @@ async def test_parts_of_what_nobody_wants_any_more_are_removed(cache: PackageCac
 )
 def test_where_it_comes_from(package: str, host: str | None) -> None:
     assert remote_host(package) == host
+
+
+@pytest.mark.parametrize(
+    ("given", "folder"), [(None, "/etc/edgeclave/registry"), ("/x", "/x"), ("", "/etc/edgeclave/registry")]
+)
+def test_where_the_login_lies(monkeypatch: pytest.MonkeyPatch, given: str | None, folder: str) -> None:
+    monkeypatch.delenv("EDGECLAVE_REGISTRY", raising=False)
+    if given is not None:
+        monkeypatch.setenv("EDGECLAVE_REGISTRY", given)
+    assert registry_folder() == Path(folder)
