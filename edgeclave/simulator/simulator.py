@@ -143,7 +143,7 @@ class Simulator:
         self._report.start()  # before the first client
         try:
             await self._mqtt.start(settings.address, settings.ports.mqtt, device_context)
-            await self._rest.start(settings.address, settings.ports.https, context)
+            await self._rest.start(settings.address, settings.ports.https, device_context)
             await self._proxy.start(settings.address, settings.ports.proxy)
         except OSError as error:
             raise ConfigurationError(

@@ -49,6 +49,7 @@ class MqttServer:
         self._server: asyncio.Server | None = None
         hub.inputs.on_arrival.append(self._input_arrived)
         hub.identities.on_deleted.append(self._deleted)
+        hub.upstream.on_change.append(self._upstream_changed)
 
     async def start(self, host: str, port: int, context: ssl.SSLContext) -> None:
         self._server = await asyncio.get_running_loop().create_server(
@@ -77,7 +78,13 @@ class MqttServer:
         session = self._sessions.get(name)
         if session is None:
             session = self._sessions[name] = Session(
-                name, self.store, self._hub.inputs, last_of_earlier_run=self._last_of_earlier_run
+                name,
+                self.store,
+                self._hub.inputs,
+                last_of_earlier_run=self._last_of_earlier_run,
+                held_back=lambda: (
+                    not name.module_id and self._hub.cut_off(name)
+                ),  # modules' inputs come from beside them
             )
         return session
 
@@ -122,6 +129,11 @@ class MqttServer:
 
     def _deleted(self, identity: HubIdentity) -> None:
         self._sessions.pop(identity.name, None)
+
+    def _upstream_changed(self, online: bool) -> None:
+        if online:
+            for session in self._sessions.values():
+                session.deliver()
 
     def _input_arrived(self, name: IdentityName) -> None:
         session = self._sessions.get(name)
