@@ -22,6 +22,7 @@ from bench import (
     outbox_drain,
     sealed_results,
     simulator,
+    simulator_modules,
     verifier_service,
 )
 from bench.row import Row
@@ -38,6 +39,7 @@ BENCHES: tuple[Callable[[], list[Row]], ...] = (
     evidence.rows,
     evidence_amd.rows,
     simulator.rows,
+    simulator_modules.rows,
     verifier_service.rows,
 )
 

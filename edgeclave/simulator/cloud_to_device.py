@@ -1,8 +1,9 @@
 """Cloud-to-device messages and their feedback (IoT Hub developer guide, messages-c2d).
 
-A message waits in the input queue of its device until the device acknowledges it or it expires. Its sender chooses with
-the property `iothub-ack` (none, positive, negative, full) which outcomes it wants to read from the feedback queue.
-Limits are Azure's: 64 KB, 50 waiting messages a device, a time to live of at most two days.
+A message waits in the input queue of its device until the device acknowledges it or it expires. A device that leaves
+with a message unacknowledged gets it again, up to the hub's greatest delivery count; then it is dead-lettered. Its
+sender chooses with the property `iothub-ack` (none, positive, negative, full) which outcomes it wants to read from the
+feedback queue. Limits are Azure's: 64 KB, 50 waiting messages a device, a time to live of at most two days.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgeclave.edge.store import StoreError
 from edgeclave.simulator.edge_hub import EdgeHub
 from edgeclave.simulator.hub_errors import HubError, bad_request
 from edgeclave.simulator.identities import IdentityName
+from edgeclave.simulator.log import logger
 from edgeclave.simulator.message import MAX_PROPERTIES, MAX_PROPERTY_BAG_CHARACTERS, encode_properties
 from edgeclave.simulator.store import Outcome
 
@@ -26,8 +29,9 @@ MAX_MESSAGE_ID_CHARACTERS = 128
 MAX_FEEDBACK = 64  # records in one batch
 LOCK_SECONDS = 60
 ACKS = ("none", "positive", "negative", "full")
-SUCCESS, EXPIRED, PURGED = "Success", "Expired", "Purged"
-_DESCRIPTIONS = {SUCCESS: "Success", EXPIRED: "Expired", PURGED: "Purged"}
+MAX_DELIVERIES = 10  # of a new IoT Hub
+SUCCESS, EXPIRED, PURGED, NOT_TAKEN = "Success", "Expired", "Purged", "DeliveryCountExceeded"
+_log = logger("commands")
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class CloudToDevice:
         self._store = hub.store
         self._locks: dict[str, tuple[float, int]] = {}  # token -> until when, up to which record
         hub.inputs.on_taken.append(lambda number: self._settle(number, SUCCESS))
+        hub.inputs.on_returned.append(self._returned)
 
     def send(self, command: Command, *, now: float | None = None) -> None:
         """Queues a message; it is accepted after the next commit.
@@ -85,7 +90,7 @@ class CloudToDevice:
         with self._store.write() as connection:
             number = self._hub.inputs.put(name, topic, command.body, priority=0, time_to_live_seconds=lifetime)
             connection.execute(
-                "INSERT INTO commands VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO commands (input_id, device_id, message_id, ack, expires_ms) VALUES (?, ?, ?, ?, ?)",
                 (number, command.device_id, command.system["$.mid"], ack, int((present + lifetime) * 1000)),
             )
 
@@ -125,7 +130,7 @@ class CloudToDevice:
         records = [
             {
                 "originalMessageId": row["message_id"],
-                "description": _DESCRIPTIONS[row["status"]],
+                "description": row["status"],
                 "statusCode": row["status"],
                 "deviceId": row["device_id"],
                 "deviceGenerationId": row["generation_id"],
@@ -154,6 +159,17 @@ class CloudToDevice:
     def _numbers(self, condition: str, value: str | int) -> list[int]:
         rows = self._store.connection.execute(f"SELECT input_id FROM commands WHERE {condition}", (value,))  # noqa: S608 - ours
         return [row["input_id"] for row in rows]
+
+    def _returned(self, number: int) -> None:
+        """A device left without acknowledging it. A count that cannot be stored is one delivery more for the device."""
+        try:
+            with self._store.write() as connection:
+                connection.execute("UPDATE commands SET deliveries = deliveries + 1 WHERE input_id = ?", (number,))
+                if number in self._numbers("input_id = ? AND deliveries >= " + str(MAX_DELIVERIES), number):
+                    connection.execute("DELETE FROM inputs WHERE id = ?", (number,))
+                    self._settle(number, NOT_TAKEN)
+        except StoreError as error:
+            _log.warning("cannot count a delivery", reason=str(error))
 
     def _settle(self, number: int, status: str) -> None:
         row = self._store.connection.execute("SELECT * FROM commands WHERE input_id = ?", (number,)).fetchone()

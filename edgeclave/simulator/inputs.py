@@ -27,6 +27,7 @@ class InputQueue:
         self._store = store
         self.on_arrival: list[Callable[[IdentityName], None]] = []
         self.on_taken: list[Callable[[int], None]] = []  # inside the step that removes it
+        self.on_returned: list[Callable[[int], None]] = []
 
     def put(self, target: IdentityName, topic: str, body: bytes, *, priority: int, time_to_live_seconds: float) -> int:
         """Returns the number under which it is queued."""
@@ -65,6 +66,11 @@ class InputQueue:
             connection.execute("DELETE FROM inputs WHERE id = ?", (number,))
             for listener in self.on_taken:
                 listener(number)
+
+    def returned(self, number: int) -> None:
+        """It was sent, and the connection ended before it was acknowledged."""
+        for listener in self.on_returned:
+            listener(number)
 
     def counts(self, device_id: str) -> dict[str, int]:
         """How many wait, or are on their way, for each module that has any."""

@@ -20,6 +20,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
+from edgeclave.edge.store import StoreError
 from edgeclave.errors import ConfigurationError
 from edgeclave.simulator.addresses import AMQPS_PORT
 from edgeclave.simulator.amqp.commands import CommandNode
@@ -30,6 +31,7 @@ from edgeclave.simulator.control import ControlSocket
 from edgeclave.simulator.edge_hub import EdgeHub
 from edgeclave.simulator.edge_hub_report import EdgeHubReport
 from edgeclave.simulator.iot_hub import IotHub
+from edgeclave.simulator.log import logger
 from edgeclave.simulator.message_log import StoredMessageLog
 from edgeclave.simulator.mqtt.server import MqttServer
 from edgeclave.simulator.pki import trust
@@ -43,6 +45,7 @@ from edgeclave.simulator.workload.sockets import WorkloadSockets
 
 HOUSEKEEPING_SECONDS = 60
 MQTTS_PORT, HTTPS_PORT = 8883, 443  # azure-iot-device has no others
+_log = logger("simulator")
 
 
 class Simulator:
@@ -79,6 +82,7 @@ class Simulator:
         self.workload = WorkloadApi(self.state.identities, self.state.twins, self.state.pki, self.settings)
         self._workload = WorkloadSockets(self.workload, self.state.directory)
         self.control = ControlSocket(self.hub, self.settings, self.state.directory)
+        self._report = EdgeHubReport(self.hub, self.settings.device_id)
         self._housekeeping: asyncio.Task[None] | None = None
         self._context: ssl.SSLContext
         self._device_context: ssl.SSLContext
@@ -141,10 +145,10 @@ class Simulator:
         self.state.identities.on_deleted.append(self._workload.close)
         for identity in self.state.identities.modules(settings.device_id):
             self._workload.open(identity)
-        EdgeHubReport(self.hub, settings.device_id).start()  # before the first client
+        self._report.start()  # before the first client
         try:
             await self._mqtt.start(settings.address, settings.ports.mqtt, device_context)
-            await self._rest.start(settings.address, settings.ports.https, context)
+            await self._rest.start(settings.address, settings.ports.https, device_context)
             await self._proxy.start(settings.address, settings.ports.proxy)
         except OSError as error:
             raise ConfigurationError(
@@ -204,6 +208,7 @@ class Simulator:
         await self.control.stop()
         await self._events.stop()
         await self._mqtt.stop()
+        self._report.stop()
         await self._rest.stop()
         await self._proxy.stop()
         await self._workload.stop()
@@ -211,9 +216,12 @@ class Simulator:
 
     async def _keep_house(self) -> None:
         while True:
-            self.message_log.forget_old()
-            self.iot_hub.commands.forget_expired()
-            self.hub.inputs.forget_expired()
-            self.hub.upstream.forget_expired()
-            self.iot_hub.configurations.catch_up()
+            try:
+                self.message_log.forget_old()
+                self.iot_hub.commands.forget_expired()
+                self.hub.inputs.forget_expired()
+                self.hub.upstream.forget_expired()
+                self.iot_hub.configurations.catch_up()
+            except StoreError as error:
+                _log.warning("cannot forget what is old; trying again later", reason=str(error))
             await asyncio.sleep(HOUSEKEEPING_SECONDS)

@@ -97,6 +97,10 @@ MIGRATIONS = (
         FOREIGN KEY (device_id, module_id) REFERENCES identities ON DELETE CASCADE
     )
     """,
+    # how often a message to a device was sent and came back
+    """
+    ALTER TABLE commands ADD COLUMN deliveries INTEGER NOT NULL DEFAULT 0
+    """,
 )
 
 

@@ -114,9 +114,9 @@ class Connection(asyncio.Protocol):
                 raise codec.MalformedPacketError("the first packet is not CONNECT")
             self._connect(packet)
         elif isinstance(packet, codec.Publish):
-            self._server.requests.handle(self.identity, self, packet)
+            answered = self._server.requests.handle(self.identity, self, packet)
             if packet.qos:
-                self._after_commit(codec.encode_puback(packet.packet_id))
+                self._after_commit(codec.encode_puback(packet.packet_id), whatever=answered)
         elif isinstance(packet, codec.PublishAcknowledged):
             self.session.acknowledged(packet.packet_id)
         elif isinstance(packet, codec.PingRequest):
@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
         elif isinstance(packet, codec.Publish):
             registering.publish(packet)
             if packet.qos:
-                self._after_commit(codec.encode_puback(packet.packet_id))
+                self._after_commit(codec.encode_puback(packet.packet_id), whatever=True)  # its answer has a status
         elif isinstance(packet, codec.PingRequest):
             self._write(codec.encode_pingresp())
         elif isinstance(packet, codec.Unsubscribe):
@@ -197,9 +197,11 @@ class Connection(asyncio.Protocol):
 
     # transport
 
-    def _after_commit(self, answer: bytes, *, then_deliver: bool = False) -> None:
+    def _after_commit(self, answer: bytes, *, then_deliver: bool = False, whatever: bool = False) -> None:
+        """`whatever`: also when there was no commit, since something else tells the client so."""
+
         def settled(error: StoreError | None) -> None:
-            if error is not None:
+            if error is not None and not whatever:
                 self.disconnect(f"could not store: {error}")
                 return
             self._write(answer)

@@ -49,6 +49,7 @@ class MqttServer:
         self._servers: list[asyncio.Server] = []
         hub.inputs.on_arrival.append(self._input_arrived)
         hub.identities.on_deleted.append(self._deleted)
+        hub.upstream.on_change.append(self._upstream_changed)
 
     async def start(self, host: str, port: int, context: ssl.SSLContext) -> None:
         """Listens there; also beside where it listens already."""
@@ -79,7 +80,13 @@ class MqttServer:
         session = self._sessions.get(name)
         if session is None:
             session = self._sessions[name] = Session(
-                name, self.store, self._hub.inputs, last_of_earlier_run=self._last_of_earlier_run
+                name,
+                self.store,
+                self._hub.inputs,
+                last_of_earlier_run=self._last_of_earlier_run,
+                held_back=lambda: (
+                    not name.module_id and self._hub.cut_off(name)
+                ),  # modules' inputs come from beside them
             )
         return session
 
@@ -124,6 +131,11 @@ class MqttServer:
 
     def _deleted(self, identity: HubIdentity) -> None:
         self._sessions.pop(identity.name, None)
+
+    def _upstream_changed(self, online: bool) -> None:
+        if online:
+            for session in self._sessions.values():
+                session.deliver()
 
     def _input_arrived(self, name: IdentityName) -> None:
         session = self._sessions.get(name)

@@ -22,11 +22,23 @@ _MAX_PACKET_ID = 0xFFFF
 class Session:
     """Lives as long as the server knows the client; `connected` and `disconnected` frame each connection."""
 
-    def __init__(self, name: IdentityName, store: Store, inputs: InputQueue, *, last_of_earlier_run: int) -> None:
-        """`last_of_earlier_run`: the newest input that waited when the simulator started."""
+    def __init__(
+        self,
+        name: IdentityName,
+        store: Store,
+        inputs: InputQueue,
+        *,
+        last_of_earlier_run: int = 0,
+        held_back: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Args:
+        last_of_earlier_run: the newest input that waited when the simulator started.
+        held_back: whether what waits cannot reach it now.
+        """
         self.name = name
         self._store = store
         self._inputs = inputs
+        self._held_back = held_back
         self._in_flight: dict[int, int] = {}  # packet id -> number of the queued input
         self._sent: set[int] = set()  # inputs sent on an earlier connection and not acknowledged
         self._last_packet_id = 0
@@ -39,8 +51,7 @@ class Session:
         self._perhaps_sent = last_of_earlier_run if self._input_filter in self.subscriptions else 0
 
     def connected(self, write: Callable[[bytes], None], *, clean: bool) -> None:
-        self._sent.update(self._in_flight.values())
-        self._in_flight.clear()
+        self._take_back()
         self._write = write
         if clean:
             self.subscriptions.clear()
@@ -52,6 +63,7 @@ class Session:
 
     def disconnected(self) -> None:
         self._write = None
+        self._take_back()
 
     def subscribe(self, topic_filter: str, qos: int) -> bool:
         """Whether the subscription is accepted. It is on disk after the next commit."""
@@ -75,7 +87,7 @@ class Session:
 
     def deliver(self) -> None:
         """Sends waiting inputs up to the window. Call when some arrived, or there is room again."""
-        if self._write is None or self._input_filter not in self.subscriptions:
+        if self._write is None or self._input_filter not in self.subscriptions or self._held_back():
             return
         room = MAX_IN_FLIGHT - len(self._in_flight)
         if room <= 0:
@@ -93,6 +105,14 @@ class Session:
             self._inputs.remove(number)
             self._sent.discard(number)
             self.deliver()
+
+    def _take_back(self) -> None:
+        """What was sent and not acknowledged waits again."""
+        taken = list(self._in_flight.values())
+        self._in_flight.clear()
+        self._sent.update(taken)
+        for number in taken:
+            self._inputs.returned(number)
 
     @property
     def _input_filter(self) -> str:

@@ -24,7 +24,7 @@ async def serve(request: web.Request, server: MqttServer) -> web.WebSocketRespon
     )
     await socket.prepare(request)
     connection = Connection(server)
-    transport = _WebSocketTransport(socket, connection)
+    transport = _WebSocketTransport(socket, connection, request.get_extra_info("ssl_object"))
     sending = asyncio.create_task(transport.send_for_ever())
     connection.connection_made(transport)
     try:
@@ -47,8 +47,8 @@ async def serve(request: web.Request, server: MqttServer) -> web.WebSocketRespon
 class _WebSocketTransport(asyncio.Transport):
     """What `Connection` needs of a transport."""
 
-    def __init__(self, socket: web.WebSocketResponse, connection: Connection) -> None:
-        super().__init__()
+    def __init__(self, socket: web.WebSocketResponse, connection: Connection, tls: object) -> None:
+        super().__init__({"ssl_object": tls})
         self._socket = socket
         self._connection = connection
         self._unsent = bytearray()

@@ -19,11 +19,10 @@ from .test_hostile_clients import connect_packet, frame, text
 from .test_killed_simulator import Commands, commands, solution  # noqa: F401 - a fixture
 
 SINK = IdentityName("edge01", "sink")
-SUBSCRIBE = frame(0x82, b"\0\1" + text("devices/edge01/modules/sink/inputs/#") + b"\1")
 
 
 class Wire:
-    """One MQTT connection of the module `sink`; inputs as (body, duplicate, packet id)."""
+    """One MQTT connection; what it is sent as (body, duplicate, packet id)."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -59,20 +58,24 @@ class Wire:
 
 
 @asynccontextmanager
-async def connected(simulator: SimulatorThread) -> AsyncIterator[Wire]:
-    simulator.environment("sink")
+async def connected(simulator: SimulatorThread, name: IdentityName = SINK) -> AsyncIterator[Wire]:
+    if name.module_id:
+        simulator.environment(name.module_id)
     settings = simulator.call(lambda running: running.settings)
-    key = simulator.call(lambda running: running.state.module("sink").primary_key)
-    token = make_token(f"{settings.hub_host}/devices/edge01/modules/sink", key)
-    user = f"{settings.hub_host}/edge01/sink/?api-version=2019-10-01"
+    identity = simulator.call(lambda running: running.hub.identities.get(name))
+    own = f"devices/{name.device_id}" + (f"/modules/{name.module_id}" if name.module_id else "")
+    token = make_token(f"{settings.hub_host}/{own}", identity.primary_key)
+    user = f"{settings.hub_host}/{name}/?api-version=2019-10-01"
+    kind = "inputs" if name.module_id else "messages/devicebound"
+    subscribe = frame(0x82, b"\0\1" + text(f"{own}/{kind}/#") + b"\1")
     context = ssl.create_default_context(cafile=simulator.ca_file)
     reader, writer = await asyncio.open_connection(settings.address, settings.ports.mqtt, ssl=context)
-    writer.write(connect_packet("edge01/sink", user, token) + SUBSCRIBE)
+    writer.write(connect_packet(str(name), user, token) + subscribe)
     try:
         yield Wire(reader, writer)
     finally:
         writer.transport.abort()
-        await eventually(lambda: simulator.call(lambda running: running.hub.links.get(SINK) is None))
+        await eventually(lambda: simulator.call(lambda running: running.hub.links.get(name) is None))
 
 
 def put(simulator: SimulatorThread, *bodies: bytes) -> None:

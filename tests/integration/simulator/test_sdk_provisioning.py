@@ -196,19 +196,21 @@ def files_of(folder: Path, pair: AuthorityPair) -> X509:
     return X509(str(folder / "device.pem"), str(folder / "device.key"))  # type: ignore[no-untyped-call]
 
 
-def by_certificate(simulator: SimulatorThread, registration_id: str, files: X509) -> Any:
+def by_certificate(simulator: SimulatorThread, registration_id: str, files: X509, **options: Any) -> Any:
     return ProvisioningDeviceClient.create_from_x509_certificate(
         provisioning_host=DPS_HOST,
         registration_id=registration_id,
         id_scope=ID_SCOPE,
         x509=files,
         server_verification_cert=Path(simulator.ca_file).read_text(),
+        **options,
     )
 
 
 @pytest.mark.usefixtures("through_proxy")
+@pytest.mark.parametrize("websockets", [False, True], ids=["MQTT", "MQTT over WebSocket"])
 async def test_certificates_of_a_device_and_of_its_maker(
-    simulator: SimulatorThread, request_dps: Request, tmp_path: Path
+    simulator: SimulatorThread, request_dps: Request, tmp_path: Path, websockets: bool
 ) -> None:
     own, maker = certificate_of("alone"), certificate_of("the maker", authority=True)
     attestation = {"type": "x509", "x509": {"clientCertificates": {"primary": {"certificate": pem_of(own)}}}}
@@ -217,13 +219,14 @@ async def test_certificates_of_a_device_and_of_its_maker(
     assert (await request_dps("PUT", "/enrollmentGroups/made", {"attestation": attestation}))[0] == 200
     for name, pair in (("alone", own), ("made-1", certificate_of("made-1", maker))):
         files = files_of(tmp_path, pair)
-        result = await by_certificate(simulator, name, files).register()
+        result = await by_certificate(simulator, name, files, websockets=websockets).register()
         assert (result.status, result.registration_state.device_id) == ("assigned", name)
         client = IoTHubDeviceClient.create_from_x509_certificate(
             x509=files,
             hostname=result.registration_state.assigned_hub,
             device_id=name,
             server_verification_cert=Path(simulator.ca_file).read_text(),
+            websockets=websockets,
         )
         await client.connect()  # type: ignore[no-untyped-call]
         assert (await client.get_twin())["reported"] == {"$version": 1}  # type: ignore[no-untyped-call]
