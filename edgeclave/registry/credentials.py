@@ -103,7 +103,12 @@ def _read(path: Path) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise _bad(path, f"it cannot be read: {error.strerror}") from error
+        raise RegistryError(
+            "bad-credentials",
+            f"it cannot be read: {error.strerror}",
+            where=str(path),
+            advice=f"give it to user or group {os.geteuid()}, which reads it, with mode 0600 or 0640",
+        ) from error
     if len(data) > MAX_FILE_BYTES:
         raise _bad(path, f"it is over {MAX_FILE_BYTES} bytes")
     return data

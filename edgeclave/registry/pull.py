@@ -243,7 +243,7 @@ def _check_space(manifest: OciManifest, folder: Path, reserve: int) -> None:
     if free < needed:
         raise RegistryError(
             "disk-full",
-            f"the package needs {needed >> 20} MiB of disk, {free >> 20} MiB are free",
+            f"the package needs {needed:,} bytes of disk, {free:,} are free",
             where=str(folder.parent),
             advice="free space there; it is tried again",
         )

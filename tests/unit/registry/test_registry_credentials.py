@@ -86,6 +86,13 @@ def test_refused(tmp_path: Path, content: Any, code: str) -> None:
     assert str(tmp_path) in refused.value.where
 
 
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(RegistryError, match="mode 0600 or 0640") as refused:
+        read_credentials("r.example", tmp_path)
+    assert refused.value.code == "bad-credentials"
+
+
 def test_credentials_that_everybody_can_read_are_refused(tmp_path: Path) -> None:
     folder = write(tmp_path, {"auths": {"r.example": {"auth": auth("u", "p")}}}, mode=0o644)
     assert read_credentials("other.example", folder) is None
