@@ -6,11 +6,16 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.fixtures.attack_coverage import AttackCoverage
 from tests.fixtures.container_engine import EngineOfTheRun
 
 PAGE = Path(__file__).parents[1] / "docs" / "threat-model.md"
+
+# Several test processes share the machine with engines and emulators: how long an example takes says nothing.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -113,8 +113,8 @@ class Instance:
             raise
         return cls(slot, host, enclave, settings, answers_beacons=answers_beacons, beacon=beacon)
 
-    async def adjust(self, wish: TrustedAppSettings, beacon: bytes | None, calls: CallQueue) -> None:
-        """Takes new recipient sets and beacons, between calls.
+    async def adjust(self, wish: TrustedAppSettings, calls: CallQueue) -> None:
+        """Takes new recipient sets, between calls.
 
         Raises:
             EdgeclaveError: what the enclave refused; the old one stays in force.
@@ -126,8 +126,15 @@ class Instance:
             with self._host.store.transaction():
                 self._host.store.set_settings(self._slot, wish)
             self.settings = wish
+
+    async def answer(self, beacon: bytes | None, calls: CallQueue) -> None:
+        """Answers a beacon that is new with heartbeats, between calls.
+
+        Raises:
+            EdgeclaveError: why the enclave does not.
+        """
         if self._answers_beacons and beacon is not None and beacon != self._beacon:
-            await calls.between_calls(partial(self._answer, beacon))
+            await calls.between_calls(partial(self._heartbeats, beacon))
             self._beacon = beacon
 
     async def end(self, worker: asyncio.Future[None]) -> None:
@@ -154,7 +161,7 @@ class Instance:
         with self._host.store.transaction():
             self._host.store.advance(self._slot, reply.state, ())
 
-    async def _answer(self, beacon: bytes, enclave: Enclave) -> None:
+    async def _heartbeats(self, beacon: bytes, enclave: Enclave) -> None:
         outcome = await enclave.beacon(beacon)
         with self._host.store.transaction():
             self._host.store.advance(self._slot, outcome.state, outcome.results)

@@ -60,6 +60,7 @@ class TrustedApp:
         self._beacon: bytes | None = None
         self._stopping = False
         self._wake = asyncio.Event()
+        self._beacon_came = asyncio.Event()
         self._fetching: asyncio.Future[CachedPackage] | None = None
         self._fetch_backoff = Backoff(first_seconds=FETCH_AGAIN_SECONDS, longest_seconds=LONGEST_FETCH_AGAIN_SECONDS)
         self._backoff = Backoff(first_seconds=FIRST_BACKOFF_SECONDS, longest_seconds=LONGEST_BACKOFF_SECONDS)
@@ -97,7 +98,7 @@ class TrustedApp:
         """A signed beacon to be answered with heartbeats, by those whose manifest names a beacon authority."""
         if message != self._beacon:
             self._beacon = message
-            self._wake.set()
+            self._beacon_came.set()
 
     async def call(self, call: Call) -> CallReply:
         """See CallQueue.call."""
@@ -205,30 +206,29 @@ class TrustedApp:
         self._calls.open()
         worker = asyncio.ensure_future(self._calls.serve(instance.enclave))
         steering = asyncio.ensure_future(self._steer(instance))
-        parts: list[asyncio.Future[Any]] = [worker, steering, instance.enclave.ended]
+        answering = asyncio.ensure_future(self._answer_beacons(instance))
+        parts: list[asyncio.Future[Any]] = [worker, steering, answering, instance.enclave.ended]
         try:
             await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             if steering.done() and steering.exception() is None:
                 self._calls.finish(self._not_running(None, retry_after=FIRST_BACKOFF_SECONDS))
                 await instance.end(worker)
                 return None
-            return self._crashed(instance, worker, steering)
+            return self._crashed(instance, worker, steering, answering)
         finally:
             self._calls.close(self._not_running(None, retry_after=FIRST_BACKOFF_SECONDS))
-            worker.cancel()
-            steering.cancel()
-            await asyncio.gather(worker, steering, return_exceptions=True)
+            for task in (worker, steering, answering):
+                task.cancel()
+            await asyncio.gather(worker, steering, answering, return_exceptions=True)
             await instance.enclave.kill()
             self.status.started = None
 
-    def _crashed(
-        self, instance: Instance, worker: asyncio.Future[None], steering: asyncio.Future[None]
-    ) -> EdgeclaveError:
+    def _crashed(self, instance: Instance, *tasks: asyncio.Future[None]) -> EdgeclaveError:
         self.status.restarts += 1
         self._host.metrics.restarts.labels(self.name).inc()
         if time.monotonic() - instance.since >= HEALTHY_SECONDS:
             self._backoff.reset()
-        failure = next((part.exception() for part in (worker, steering) if part.done()), None)
+        failure = next((task.exception() for task in tasks if task.done()), None)
         if isinstance(failure, StoreError):
             return failure
         if instance.enclave.ended.done():
@@ -258,7 +258,7 @@ class TrustedApp:
                 if self._refusal is not None:
                     pass
                 elif wish.runs_same_code(instance.settings):
-                    await instance.adjust(wish, self._beacon, self._calls)
+                    await instance.adjust(wish, self._calls)
                 elif self._may_try(wish) and await self._fetch(wish) is not None and wish == self._wish:
                     self._refused_wish = None
                     return
@@ -268,6 +268,17 @@ class TrustedApp:
                 if not wish.runs_same_code(instance.settings):
                     self._refuse_wish(wish, error)
             self._set("running", reason=self._problem() or problem)
+
+    async def _answer_beacons(self, instance: Instance) -> None:
+        """Whatever the wish is: while an upgrade is fetched or cannot be, readers still see that this one is alive."""
+        while True:
+            self._beacon_came.clear()
+            try:
+                await instance.answer(self._beacon, self._calls)
+            except EdgeclaveError as error:
+                _log.warning("beacon not answered", trusted_app=self.name, code=error.code, reason=str(error))
+                self._set("running", reason=self._problem() or error)
+            await self._beacon_came.wait()
 
     def _may_try(self, wish: TrustedAppSettings) -> bool:
         """A wish that was refused is not tried again; one that could not be fetched is."""

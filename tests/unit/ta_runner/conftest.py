@@ -11,10 +11,11 @@ from ta_runner.delivery import Delivery
 from ta_runner.metrics import RunnerMetrics
 from ta_runner.store import RunnerStore
 
+from edgeclave.cose import spki
 from edgeclave.edge.link import Call
 from edgeclave.edge.outbox import Outbox
 from edgeclave.edge.twins.trusted_apps import TrustedAppSettings
-from edgeclave.ta.manifest import Manifest, Method
+from edgeclave.ta.manifest import Manifest, Method, Output
 from edgeclave.ta.package import read_package, write_package
 from edgeclave.ta.signature import sign_package, verify_package
 from edgeclave.ta.signing import signing_key
@@ -40,6 +41,7 @@ MakePackage = Callable[..., SmallPackage]
 def make_package(tmp_path: Path) -> MakePackage:
     def make(wasm: bytes = b"\0asm", *, signer: str = "developer", security_version: int = 1) -> SmallPackage:
         key, chain = signing_key(tmp_path / "keys", signer)
+        authority = spki(key.public_key())
         manifest = Manifest(
             name="small",
             version="1.0.0",
@@ -48,7 +50,8 @@ def make_package(tmp_path: Path) -> MakePackage:
             accept_state_from_svn=security_version,
             services=(),
             methods={"echo": Method()},
-            outputs={},
+            outputs={"out": Output(authority)},
+            beacon_authority=authority,
         )
         path = tmp_path / f"{signer}-{len(wasm)}-{security_version}.ta"
         digest = write_package(path, wasm, sign_package(manifest, wasm, key, chain), {})

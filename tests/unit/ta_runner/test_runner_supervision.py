@@ -150,6 +150,20 @@ async def test_wrong_upgrade_never_stops_the_old(
     assert not platform.enclaves[0].ended.done()
 
 
+async def test_beacons_are_answered_whatever_becomes_of_an_upgrade(
+    reconciler: Reconciler, platform: StandInPlatform, store: RunnerStore, make_package: Any, tmp_path: Path
+) -> None:
+    old, new = make_package(security_version=1), make_package(security_version=2)
+    reconciler.apply(twin(small=entry(old)) | {"beacon": "AQ"})
+    await status(reconciler, "running")
+    reconciler.apply(twin(small=entry(new, package=str(tmp_path / "nowhere.ta"))) | {"beacon": "Ag"})
+    await status(reconciler, "running", "package-unavailable")
+    reconciler.apply(twin(small=entry(new, package=str(tmp_path / "nowhere.ta"))) | {"beacon": "Aw"})
+    await eventually(lambda: platform.enclaves[0].beacons == [b"\2", b"\3"])
+    assert len(platform.enclaves) == 1
+    assert kinds(store).count("result") == 2, "a heartbeat each"
+
+
 async def test_upgrade_that_cannot_be_fetched_yet_is_tried_again(
     reconciler: Reconciler, platform: StandInPlatform, make_package: Any, tmp_path: Path
 ) -> None:
