@@ -1,4 +1,4 @@
-"""The first process of an emulated machine whose root file system is ta_runner's image (tests/fixtures/arm64_machine.py).
+"""The first process of an emulated machine whose root file system is ta_runner's image.
 
 It gives programs what a container would give them, runs each as the image's user, and turns the machine off. What they
 print goes to the console between lines that the test looks for.
