@@ -82,7 +82,10 @@ def check_value(value: object, kind: Any, path: Path, report: Report) -> bool:
         message = str(error)
         if match := _PLACE.search(message):
             path, message = (*path, *_steps(match["path"])), message[: match.start()]
-        report.error(path, *_explained(message, kind))
+        what, advice = _explained(message, kind)
+        if value == "" and not advice:
+            advice = "it is empty: fill in its variable in .env"
+        report.error(path, what, advice)
         return False
     return True
 

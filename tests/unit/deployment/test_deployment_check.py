@@ -137,6 +137,7 @@ TYPOS = [
     case('"trustedApps"', '"trustedApp"', "bad-deployment", "'trustedApp' is not known", "'trustedApps'"),
     case('"digest"', '"diegst"', "bad-deployment", "'diegst' is not known", "'digest'"),
     case('"$ANOMALY_DIGEST"', '"latest"', "bad-deployment", "sha256: and 64", ""),
+    case('"$ANOMALY_DIGEST"', '""', "bad-deployment", "sha256: and 64", "variable in .env"),
     case('"platform": "emulator"', '"platform": 1', "bad-deployment", "must be a text", "quotes"),
     case('"$ANOMALY_RECIPIENTS_SUMMARY"', '"not base64"', "bad-trusted-app", "base64url", "recipients sign"),
     case('"effect": "allow"', '"effect": "alow"', "bad-deployment", "'alow' is none of", "'allow'"),
