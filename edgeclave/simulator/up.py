@@ -148,12 +148,11 @@ async def _host(
 ) -> ModuleHost:
     if engine is None:
         return ProcessHost(simulator.state, deployment.folders)
-    loop = asyncio.get_running_loop()
-
-    def progress(module_id: str, text: str) -> None:
-        loop.call_soon_threadsafe(report, Progress(module_id, text))
-
-    host = await stack.enter_async_context(ContainerHost.running(engine, simulator.state, deployment.folders, progress))
+    host = await stack.enter_async_context(
+        ContainerHost.running(
+            engine, simulator.state, deployment.folders, lambda module, text: report(Progress(module, text))
+        )
+    )
     if missing := await simulator.listen_as_edge_hub(host.gateway_address):
         report(Note(missing))
     return host
