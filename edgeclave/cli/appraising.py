@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
 
 from edgeclave import cose
-from edgeclave.cli.endorsements import read_file
-from edgeclave.errors import ConfigurationError, EdgeclaveError, EvidenceError
+from edgeclave.errors import EdgeclaveError, EvidenceError
 from edgeclave.evidence.anchors import UP_TO_DATE, Anchor
 from edgeclave.evidence.appraisal import PLATFORM_POINTS, POINTS, Check
 from edgeclave.evidence.collection import Collection, decode_collection
 from edgeclave.evidence.eat import Claims
-from edgeclave.evidence.endorsements import Endorsements, day, endorsement_folder
+from edgeclave.evidence.endorsements import Endorsements, day
 from edgeclave.evidence.kinds import KINDS, detect, kind_of
 from edgeclave.evidence.policy import Policy
 from edgeclave.evidence.reference import UnsafeAnyRuntime
+from edgeclave.evidence.tee import Kind
 from edgeclave.evidence.verifier import Explanation, Verifier
+from edgeclave.evidence.wrapped_files import contents
 from edgeclave.results.matching import match_result
 from edgeclave.results.sealed import verify_result
 
-MAX_FILE_BYTES = 2 << 20  # a sealed result has 1 MiB and a header
 UNJUDGED = {
     "class": "without a policy nobody says which class is good enough",
     "runtime": "without a policy nobody says which code is good",
@@ -68,7 +65,21 @@ class Outcome:
 def appraise(
     data: bytes, policy: Policy | None, nonce: bytes | None, now: int, endorsements: Endorsements
 ) -> Outcome | None:
-    """Appraises an evidence collection or a raw quote; None if the bytes are neither."""
+    """Appraises an evidence collection or a raw quote, in whatever other tools put around it; None if it is neither."""
+    try:
+        for content in contents(data):
+            outcome = _appraise(content.data, policy, nonce, now, endorsements)
+            if outcome is not None:
+                return replace(outcome, what=f"{outcome.what}, in {content.how}") if content.how else outcome
+    except EvidenceError as error:
+        form = Verdict("form", "failed", "not one quote", error)
+        return Outcome("a file around a quote", (form,), Explanation((), None, None), policy is not None, now)
+    return None
+
+
+def _appraise(
+    data: bytes, policy: Policy | None, nonce: bytes | None, now: int, endorsements: Endorsements
+) -> Outcome | None:
     collection = _collection(data)
     if collection is not None:
         kind = kind_of(collection.platform.media_type)
@@ -105,65 +116,6 @@ def with_result(
     header = result.header
     found = f"number {header.sequence} on {header.output} of epoch {header.epoch}, assurance {header.assurance}"
     return replace(outcome, verdicts=(*outcome.verdicts, Verdict("result", "passed", found)))
-
-
-def read_input(path: Path) -> bytes:
-    """Raises ConfigurationError `no-such-file`, `too-large`."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigurationError("no-such-file", f"cannot read: {error.strerror}", where=str(path)) from error
-    if len(data) > MAX_FILE_BYTES:
-        raise ConfigurationError("too-large", f"over the limit of {MAX_FILE_BYTES} bytes", where=str(path))
-    return data
-
-
-def read_endorsements(path: Path | None) -> Endorsements:
-    """A folder made by `edgeclave endorsements import`, a folder of files, one file, or the default folder.
-
-    Raises:
-        ConfigurationError: `no-such-file`, `no-endorsement`.
-    """
-    if path is None:
-        return Endorsements(folders=[endorsement_folder()])
-    if path.is_dir():
-        loose = [each for file in sorted(path.iterdir()) if file.is_file() for each in read_file(file)]
-        return Endorsements(loose, folders=[path])
-    held = read_file(path)
-    if not held:
-        raise ConfigurationError("no-endorsement", "not an endorsement this release knows", where=str(path))
-    return Endorsements(held)
-
-
-def read_time(text: str | None) -> int:
-    """s since 1970, from such a number or an ISO 8601 time (UTC unless it says otherwise); now if None.
-
-    Raises:
-        ConfigurationError: `bad-time`.
-    """
-    if text is None:
-        return int(time.time())
-    try:
-        if text.isdigit():
-            return int(text)
-        when = datetime.fromisoformat(text)
-        return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp())
-    except ValueError as error:
-        raise ConfigurationError(
-            "bad-time", f"not a time: {text}", where="--at", advice="use 2026-03-31T12:00:00Z or s since 1970"
-        ) from error
-
-
-def read_nonce(text: str | None) -> bytes | None:
-    """Raises ConfigurationError `bad-nonce`."""
-    try:
-        nonce = None if text is None else bytes.fromhex(text)
-    except ValueError as error:
-        raise ConfigurationError("bad-nonce", "a nonce is given in hex", where="--nonce") from error
-    if nonce is not None and not 8 <= len(nonce) <= 64:
-        raise ConfigurationError("bad-nonce", "a nonce has 8 to 64 bytes", where="--nonce")
-    return nonce
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
@@ -235,15 +187,19 @@ def _describing(kind: str | None) -> Policy:
     known = KINDS.get(kind or "")
     if known is None:
         return Policy(anchors=(), runtime={}, classes=frozenset(), trusted_apps=())
-    platform_class = known.usual_class or min(known.classes)
-    anchors = tuple(Anchor(known.name, platform_class, root, name=name) for name, root in known.roots.items())
     return Policy(
-        anchors=anchors,
+        anchors=vendor_anchors(known),
         runtime={known.name: UnsafeAnyRuntime()},
         classes=known.classes,
         trusted_apps=(),
         freshness="unknown",
     )
+
+
+def vendor_anchors(kind: Kind) -> tuple[Anchor, ...]:
+    """The vendor's roots for a kind, in the class its platforms usually have."""
+    platform_class = kind.usual_class or min(kind.classes)
+    return tuple(Anchor(kind.name, platform_class, root, name=name) for name, root in kind.roots.items())
 
 
 def _outcome(

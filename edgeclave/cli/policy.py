@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from edgeclave.cli.appraising import appraise, read_endorsements, read_input, read_nonce, read_time, show
+from edgeclave.cli.appraising import appraise, show
+from edgeclave.cli.verify_inputs import read_endorsements, read_input, read_nonce, read_time
 from edgeclave.errors import ConfigurationError
 from edgeclave.evidence.anchors import PLATFORM_CLASSES
 from edgeclave.evidence.kinds import KINDS

@@ -19,7 +19,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from edgeclave.cli.appraising import read_endorsements, read_time
+from edgeclave.cli.verify_inputs import read_endorsements, read_time
 from edgeclave.cloud.verifier_service.appraiser import Appraiser
 from edgeclave.cloud.verifier_service.keyring import (
     DEFAULT_FOLDER,

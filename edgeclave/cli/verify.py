@@ -9,18 +9,10 @@ from typing import Annotated
 import typer
 
 from edgeclave import cose
-from edgeclave.cli.appraising import (
-    Outcome,
-    appraise,
-    read_endorsements,
-    read_input,
-    read_nonce,
-    read_time,
-    show,
-    with_result,
-)
+from edgeclave.cli.appraising import Outcome, appraise, show, with_result
 from edgeclave.cli.main import show_error
 from edgeclave.cli.verify_archived import looks_like_record, verify_archived
+from edgeclave.cli.verify_inputs import read_endorsements, read_input, read_nonce, read_time
 from edgeclave.cli.verify_token import read_issuer, verify_token
 from edgeclave.errors import ConfigurationError
 from edgeclave.evidence.policy import Policy
@@ -49,8 +41,9 @@ def verify(
     jwks: Annotated[Path | None, typer.Option(help="Its keys (JWKS), fetched before over a trusted channel.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Verify a file offline: a raw quote or report (its kind is detected), our evidence, a sealed result, a token of
-    Microsoft Azure Attestation or of `edgeclave verifier serve`, or a result of an archive (with --at: as of then).
+    """Verify a file offline: a raw quote or report (its kind is detected, also in hex, base64, PEM, JSON or behind Open
+    Enclave's header), our evidence, a sealed result, a token of Microsoft Azure Attestation or of `edgeclave verifier
+    serve`, or a result of an archive (with --at: as of then).
 
     Without a policy, a quote is verified up to the vendor's built-in root and described; the verdict is then about
     signatures and TCB only.
@@ -93,7 +86,7 @@ def _verify(
             raise ConfigurationError(
                 "not-readable",
                 "neither a quote or report of a platform this release knows, nor evidence, nor a sealed result",
-                advice="check that the file is the raw binary form",
+                advice="it may be in hex, base64, PEM, JSON or behind Open Enclave's header, but not in a certificate",
             )
         return outcome
     if evidence is None or policy is None:

@@ -18,7 +18,8 @@ from pathlib import Path
 import msgspec
 
 from edgeclave import cose
-from edgeclave.cli.appraising import Outcome, Verdict, appraise, read_endorsements, read_input, read_time, with_result
+from edgeclave.cli.appraising import Outcome, Verdict, appraise, with_result
+from edgeclave.cli.verify_inputs import read_endorsements, read_input, read_time
 from edgeclave.cloud.archive import FORMAT, Record
 from edgeclave.errors import ConfigurationError, EvidenceError
 from edgeclave.evidence.collection import decode_collection

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeclave.cli.appraising import UNJUDGED, Outcome, Verdict, read_input
+from edgeclave.cli.appraising import UNJUDGED, Outcome, Verdict
+from edgeclave.cli.verify_inputs import read_input
 from edgeclave.errors import ConfigurationError
 from edgeclave.evidence.policy import Policy
 from edgeclave.evidence.token_appraisal import appraise_token
