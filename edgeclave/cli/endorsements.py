@@ -21,6 +21,7 @@ from edgeclave.evidence.endorsements import (
     stored,
 )
 from edgeclave.evidence.kinds import endorsement_types
+from edgeclave.evidence.policy_file import load_policy
 
 app = typer.Typer(help="What vendors say about platforms: certificates, revocations, TCB information.")
 
@@ -32,7 +33,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.callback()
 def endorsements() -> None:
-    """Verification never touches the network: fetch endorsements from the vendor by other means, and import them here.
+    """Verification never touches the network: import endorsements from files, or fetch them from the vendor beforehand.
 
     They need no trust, because each is signed up to the root it is used with.
     """
@@ -63,6 +64,48 @@ def import_(
         if not held:
             typer.echo(f"left out, not an endorsement: {path}", err=True)
     _print(imported, as_json)
+
+
+@app.command("fetch")
+def fetch_(
+    evidence: Annotated[
+        list[Path] | None, typer.Argument(metavar="FILE...", help="Evidence, quotes or reports of the platforms.")
+    ] = None,
+    sgx_fmspc: Annotated[
+        list[str] | None, typer.Option(metavar="HEX", help="Collateral of this model of SGX platform.")
+    ] = None,
+    tdx_fmspc: Annotated[list[str] | None, typer.Option(metavar="HEX", help="The same for TDX.")] = None,
+    amd_product: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Chains and revocation lists of Milan, Genoa or Turin."),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option("--from", metavar="URL", help="A PCCS or mirror to ask instead of the vendor."),
+    ] = None,
+    ca: Annotated[Path | None, typer.Option(help="PEM certificates to trust instead of the public ones.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="Trust the roots it names instead of the vendors'.")] = None,
+    folder: _Folder = None,
+    as_json: _Json = False,
+) -> None:
+    """Fetch what the vendor publishes for these platforms now, verify all of it up to the pinned root, and store it.
+
+    Intel learns the model of a platform, AMD which chip it is. A VLEK is not published: import it from the guest. Call
+    it again before what it stored expires (`edgeclave endorsements show`); Intel's lasts 30 days.
+
+    Example: edgeclave endorsements fetch quote.bin
+
+    Example: edgeclave endorsements fetch --sgx-fmspc 00A067110000 --from https://pccs.example:8081
+    """
+    # Only this command imports what can reach a network.
+    from edgeclave.cli.endorsements_fetch import fetch_endorsements
+
+    trusted = None if policy is None else load_policy(policy)
+    found = fetch_endorsements(evidence or [], sgx_fmspc or [], tdx_fmspc or [], amd_product or [], trusted, url, ca)
+    target = folder or endorsement_folder()
+    for endorsement in found:
+        store(target, endorsement)
+    _print(found, as_json)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import get_args
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -75,6 +76,31 @@ def verify_chain(certificate: bytes, endorsements: Endorsements, anchors: Sequen
         raise amd_extensions.malformed(str(error)) from error
 
 
+def verify_authority(
+    product: Product, kind: SigningKey, endorsements: Endorsements, anchors: Sequence[Anchor], now: int
+) -> None:
+    """Verifies what stands above the VCEKs or VLEKs of a product: root, signing key, revocation list.
+
+    Raises:
+        EvidenceError: as `verify_chain`; `no-endorsement` also without a revocation list.
+    """
+    try:
+        refusal: EvidenceError | None = None
+        for anchor in _pinned(product, endorsements, anchors, now):
+            try:
+                signer, root = _authority(anchor, product, _signer_name(product, kind), endorsements, now)
+                if not _check_revocation(signer, root, endorsements, now):
+                    endorsements.find(REVOCATION_LIST, f"ARK-{product}", now)  # refuses, and says what is missing
+            except EvidenceError as error:
+                refusal = refusal or error
+                continue
+            return
+    except UNREADABLE as error:
+        raise amd_extensions.malformed(str(error)) from error
+    assert refusal is not None
+    raise refusal
+
+
 def _verify_chain(
     leaf: x509.Certificate, endorsements: Endorsements, anchors: Sequence[Anchor], now: int
 ) -> EndorsementKey:
@@ -117,17 +143,29 @@ def _kind(leaf: x509.Certificate) -> tuple[SigningKey, Product]:
     """As the names say; whether they are true is seen when the chain is verified."""
     names = common_name(leaf.subject), common_name(leaf.issuer)
     for product in PRODUCTS:
-        if names == ("SEV-VCEK", f"SEV-{product}"):
-            return "VCEK", product
-        if names == ("SEV-VLEK", f"SEV-VLEK-{product}"):
-            return "VLEK", product
+        for kind in get_args(SigningKey):
+            if names == (f"SEV-{kind}", _signer_name(product, kind)):
+                return kind, product
     raise _wrong_product(f"{names[0]!r} issued by {names[1]!r} signs no reports")
+
+
+def _signer_name(product: Product, kind: SigningKey) -> str:
+    return f"SEV-{product}" if kind == "VCEK" else f"SEV-VLEK-{product}"
 
 
 def _verify_under(
     anchor: Anchor, leaf: x509.Certificate, product: Product, endorsements: Endorsements, now: int
 ) -> bool:
     """Returns whether a revocation list was at hand."""
+    signer, root = _authority(anchor, product, common_name(leaf.issuer), endorsements, now)
+    _check_issued_by(leaf, signer)
+    return _check_revocation(signer, root, endorsements, now)
+
+
+def _authority(
+    anchor: Anchor, product: Product, signer_name: str, endorsements: Endorsements, now: int
+) -> tuple[x509.Certificate, x509.Certificate]:
+    """The signing key of that name and the root above it."""
 
     def is_pinned(certificate: x509.Certificate) -> bool:
         return _fingerprint(certificate) == anchor.fingerprint
@@ -140,10 +178,9 @@ def _verify_under(
         issuer = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
         return issuer.key_identifier == key_id
 
-    signer = _find(SIGNING_KEY, common_name(leaf.issuer), endorsements, now, is_of_root)
+    signer = _find(SIGNING_KEY, signer_name, endorsements, now, is_of_root)
     _check_issued_by(signer, root)
-    _check_issued_by(leaf, signer)
-    return _check_revocation(signer, root, endorsements, now)
+    return signer, root
 
 
 def _find(

@@ -123,6 +123,16 @@ def verify(quote: bytes, tee: int, endorsements: Endorsements, anchors: Sequence
     return Verified(anchor, _body(quote), tcb, verified.ppid, details)
 
 
+def platform_of(quote: bytes, tee: int) -> tuple[str, str]:
+    """FMSPC and CA of the platform a quote says it is from, unverified: which collateral to ask for.
+
+    Raises:
+        EvidenceError: `malformed-quote`.
+    """
+    chain = _chain(_pck_chain(quote, tee))
+    return chain.fmspc, chain.ca
+
+
 def looks_like(quote: bytes, tee: int) -> bool:
     """Whether the header is that of a DCAP quote by Intel's quoting enclave of this TEE type."""
     if len(quote) < _HEADER_BYTES or quote[_QE_VENDOR] != _INTEL_QE:
