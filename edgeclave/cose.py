@@ -14,10 +14,13 @@ b'payload'
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from io import BytesIO
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import cbor2
 from cryptography.exceptions import InvalidSignature
@@ -33,8 +36,11 @@ ALG, KID, X5CHAIN, TYP = 1, 4, 33, 16  # COSE header parameters, RFC 9052 sectio
 ES256 = -7
 MAX_MESSAGE_BYTES = 16 << 20  # no signed message of ours is larger; checked before anything is parsed
 _SIGN1_HEAD = b"\xd2\x84"  # tag 18 of an array of four, RFC 9052 section 4.2
-_ECDSA = ec.ECDSA(hashes.SHA256())
+_SIG_STRUCTURE_HEAD = b"\x84\x6aSignature1"  # an array of four, its first a text, RFC 9052 section 4.4
+_ECDSA, _P256 = ec.ECDSA(hashes.SHA256()), ec.SECP256R1()
+_UNCOMPRESSED = b"\x04"  # SEC 1 section 2.3.3
 _SCALAR_BYTES = 32
+_KNOWN_HEADER_BYTES = 128  # of results they are longer, and each is another
 _ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256, FIPS 186-5
 _HALF_ORDER = _ORDER // 2
 
@@ -51,15 +57,19 @@ class MessageKind:
     context: str
 
 
-@dataclass(frozen=True)
-class Signed:
-    """A parsed COSE_Sign1. Untrusted until `verify` returned it with the thumbprint of the key as `signer`."""
+class Signed(NamedTuple):
+    """A parsed COSE_Sign1. Untrusted until `verify` returned it with the key as `verified_by`."""
 
-    protected: dict[Any, Any]
+    protected: Mapping[Any, Any]
     payload: bytes
     protected_bytes: bytes
     signature: bytes
-    signer: bytes | None = None
+    verified_by: ec.EllipticCurvePublicKey | None = None
+
+    @property
+    def signer(self) -> bytes | None:
+        """The thumbprint of the key that verified it."""
+        return None if self.verified_by is None else thumbprint(self.verified_by)
 
 
 def dcbor(value: object) -> bytes:
@@ -68,7 +78,12 @@ def dcbor(value: object) -> bytes:
     cbor2 sorts map keys by length first (RFC 7049); both orders agree as long as the keys of one map are all text or
     all integers of one sign, or no one-byte negative key stands beside a longer positive one. Ours are.
     """
-    return cbor2.dumps(value, canonical=True)
+    try:
+        encoded: bytes = _of_thread.encoder.encode_to_bytes(value)
+    except BaseException:
+        _of_thread.encoder = _encoder()  # what the failed one still holds is nobody's
+        raise
+    return encoded
 
 
 def sha256(data: bytes) -> bytes:
@@ -109,18 +124,14 @@ def parse(message: bytes) -> Signed:
         raise SignatureError("malformed-message", f"a signed message of {len(message)} bytes is over the limit")
     try:
         protected_bytes, unprotected, payload, signature = cbor2.loads(message).value
-        protected = cbor2.loads(protected_bytes)
+        protected = (_known_header if len(protected_bytes) <= _KNOWN_HEADER_BYTES else _header)(protected_bytes)
         well_formed = (
-            isinstance(protected, dict)
-            and all(type(label) is int for label in protected)
-            and unprotected == {}
+            unprotected == {}
             and isinstance(payload, bytes)
             and isinstance(signature, bytes)
             # One message has one encoding: a copy with spare bytes, another encoding or the other root of the same
             # signature (s and order - s both verify) would have another digest without its signer having made it.
             and message == _SIGN1_HEAD + _bytes(protected_bytes) + b"\xa0" + _bytes(payload) + _bytes(signature)
-            and cbor2.dumps(protected) == protected_bytes
-            and _is_in_order(protected)
             and len(signature) == 2 * _SCALAR_BYTES
             and int.from_bytes(signature[_SCALAR_BYTES:], "big") <= _HALF_ORDER
         )
@@ -143,13 +154,14 @@ def verify(kind: MessageKind, message: bytes | Signed, key: ec.EllipticCurvePubl
         raise SignatureError(
             "wrong-message-kind", f"expected {kind.media_type}, got {str(signed.protected.get(TYP))[:80]}"
         )
-    # Sig_structure, RFC 9052 section 4.4. cwt would parse everything again and search its keys by kid.
-    to_be_signed = cbor2.dumps(["Signature1", signed.protected_bytes, kind.context.encode(), signed.payload])
+    # cwt would parse everything again and search its keys by kid.
+    parts = (signed.protected_bytes, kind.context.encode(), signed.payload)
+    to_be_signed = _SIG_STRUCTURE_HEAD + b"".join(map(_bytes, parts))
     try:
         key.verify(_der(signed.signature), to_be_signed, _ECDSA)
     except InvalidSignature as error:
         raise SignatureError("bad-signature", f"the signature of this {kind.media_type} does not verify") from error
-    return Signed(signed.protected, signed.payload, signed.protected_bytes, signed.signature, thumbprint(key))
+    return Signed(signed.protected, signed.payload, signed.protected_bytes, signed.signature, key)
 
 
 def in_order(value: Any) -> Any:
@@ -187,13 +199,12 @@ def public_key_from_cose(value: object) -> ec.EllipticCurvePublicKey:
     try:
         if not isinstance(value, dict) or value.keys() != {1, -1, -2, -3} or value[1] != 2 or value[-1] != 1:
             raise ValueError("not an EC2 P-256 key")  # noqa: TRY301
-        if any(type(number) is not int for number in (*value, value[1], value[-1])):
+        if {type(number) for number in (*value, value[1], value[-1])} != {int}:
             raise ValueError("2.0 is 2 in Python, not in CBOR")  # noqa: TRY301
         x, y = value[-2], value[-3]
-        if not (isinstance(x, bytes) and isinstance(y, bytes) and len(x) == len(y) == 32):
+        if not (isinstance(x, bytes) and isinstance(y, bytes) and len(x) == len(y) == _SCALAR_BYTES):
             raise ValueError("coordinates must be 32 bytes")  # noqa: TRY301
-        numbers = ec.EllipticCurvePublicNumbers(int.from_bytes(x, "big"), int.from_bytes(y, "big"), ec.SECP256R1())
-        return numbers.public_key()
+        return ec.EllipticCurvePublicKey.from_encoded_point(_P256, _UNCOMPRESSED + x + y)
     except ValueError as error:
         raise SignatureError("bad-key", "not a P-256 public key in COSE_Key form") from error
 
@@ -207,6 +218,17 @@ def thumbprint(key: ec.EllipticCurvePublicKey | ec.EllipticCurvePrivateKey) -> b
 
 def spki(key: ec.EllipticCurvePublicKey) -> bytes:
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def _header(data: bytes) -> Mapping[Any, Any]:
+    """Raises ValueError unless it is the deterministic encoding of a map of integer labels."""
+    header = cbor2.loads(data)
+    if not isinstance(header, dict) or {type(label) for label in header} - {int} or dcbor(header) != data:
+        raise ValueError("not a protected header")
+    return MappingProxyType(header)
+
+
+_known_header = lru_cache(maxsize=256)(_header)  # of evidence: the same in all that an instance or a platform makes
 
 
 def _bytes(value: bytes) -> bytes:
@@ -226,20 +248,24 @@ def _der(signature: bytes) -> bytes:
     return encode_dss_signature(int.from_bytes(r, "big"), int.from_bytes(s, "big"))
 
 
-def _is_in_order(value: Any) -> bool:
-    """Whether `cbor2.dumps` of a header is deterministic. It does not shorten floats; they are in no header of ours."""
-    if isinstance(value, dict):
-        keys = list(value)
-        return keys == sorted(keys, key=_key_order) and all(map(_is_in_order, value.values()))
-    if isinstance(value, list):
-        return all(map(_is_in_order, value))
-    return not isinstance(value, float)
-
-
 @lru_cache(maxsize=1024, typed=True)  # typed: 1 and 1.0 are equal in Python, not in CBOR
 def _key_order(key: object) -> tuple[int, bytes]:
     encoded = cbor2.dumps(key)
     return len(encoded), encoded
+
+
+def _encoder() -> cbor2.CBOREncoder:
+    return cbor2.CBOREncoder(BytesIO(), canonical=True)
+
+
+class _OfThread(threading.local):
+    """An encoder, which one thread at a time may use. Making one takes longer than most of our messages do."""
+
+    def __init__(self) -> None:
+        self.encoder = _encoder()
+
+
+_of_thread = _OfThread()
 
 
 @lru_cache(maxsize=1)

@@ -35,6 +35,9 @@ CNF, NONCE, DBGSTAT, EAT_PROFILE = 8, 10, 263, 265  # RFC 8747, RFC 9711
 CHANNEL_KEY, TRUSTED_APP, EPOCH, STORAGE_LEVEL, RECIPIENTS, HOST_TIME = range(-65537, -65543, -1)
 """Claim keys of the private-use range (RFC 8392 section 9.1)."""
 DEBUG_ENABLED, DEBUG_DISABLED = 0, 1  # RFC 9711 section 4.2.9
+_REQUIRED = frozenset({EAT_PROFILE, CNF, DBGSTAT, CHANNEL_KEY, TRUSTED_APP, EPOCH, STORAGE_LEVEL, RECIPIENTS})
+_KNOWN = _REQUIRED | {NONCE, HOST_TIME}
+_HEADER = {cose.ALG, cose.TYP}
 _COSE_KEY = 1  # the cnf member that holds a COSE_Key, RFC 8747 section 3.1
 
 EpochSource = Literal["none", "emulated", "tpm-nv", "rpmb"]
@@ -148,7 +151,7 @@ def read_eat(eat: bytes | cose.Signed) -> Claims:
     except cose.SignatureError as error:
         code = "bad-evidence-signature" if error.code == "bad-signature" else error.code
         raise EvidenceError(code, error.what, advice="do not use it; it was altered or is no evidence") from error
-    if signed.protected.keys() != {cose.ALG, cose.TYP}:
+    if signed.protected.keys() != _HEADER:
         raise _malformed("unknown header parameters")
     try:
         return _read_claims(values, signing_key)
@@ -164,12 +167,11 @@ def _confirmation_key(values: object) -> object:
 
 
 def _read_claims(values: dict[Any, Any], signing_key: ec.EllipticCurvePublicKey) -> Claims:
-    required = {EAT_PROFILE, CNF, DBGSTAT, CHANNEL_KEY, TRUSTED_APP, EPOCH, STORAGE_LEVEL, RECIPIENTS}
     if values.get(EAT_PROFILE) != PROFILE:
         raise _malformed(f"the profile is not {PROFILE}")
-    if not required <= values.keys() <= required | {NONCE, HOST_TIME} or any(type(key) is not int for key in values):
+    if not _REQUIRED <= values.keys() <= _KNOWN or {type(key) for key in values} != {int}:
         raise _malformed("a claim is missing or unknown")
-    if any(values.get(optional, b"") is None for optional in (NONCE, HOST_TIME)):
+    if values.get(NONCE, b"") is None or values.get(HOST_TIME, 0) is None:
         raise _malformed("an absent claim must be absent, not null")
     identity = Identity.from_map(values[TRUSTED_APP])
     if type(values[DBGSTAT]) is not int or values[DBGSTAT] != (DEBUG_ENABLED if identity.debug else DEBUG_DISABLED):

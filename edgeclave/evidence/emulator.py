@@ -29,6 +29,7 @@ from edgeclave.evidence.tee import Kind
 from edgeclave.wire import Digest, from_map, to_map
 
 QUOTE = cose.MessageKind("application/edgeclave-emulator-quote+cose", "edgeclave/emulator-quote/1")
+_HEADER = {cose.ALG, cose.KID, cose.TYP}
 
 
 class Quote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,22 +82,27 @@ def parse_quote(quote: bytes) -> tuple[cose.Signed, bytes]:
     return parsed, named
 
 
-def verify_quote(quote: bytes | cose.Signed, attestation_key: ec.EllipticCurvePublicKey) -> Quote:
+def verify_quote(quote: bytes, attestation_key: ec.EllipticCurvePublicKey) -> Quote:
     """Checks the quote against one pinned key.
 
     Raises:
         EvidenceError: `malformed-quote`, `wrong-message-kind`, `bad-quote-signature`.
     """
-    try:
-        signed = cose.verify(QUOTE, quote, attestation_key)
-    except cose.SignatureError as error:
-        code = {"bad-signature": "bad-quote-signature", "malformed-message": "malformed-quote"}.get(error.code)
-        raise EvidenceError(
-            code or error.code, error.what, advice="do not use it; it was altered or is no quote"
-        ) from error
-    if signed.protected.get(cose.KID) != signed.signer:
+    parsed, named = parse_quote(quote)
+    said = _signed_by(parsed, attestation_key)
+    if named != cose.thumbprint(attestation_key):
         raise _malformed("it names another key than the one that signed it")
-    if signed.protected.keys() != {cose.ALG, cose.KID, cose.TYP}:
+    return said
+
+
+def _signed_by(parsed: cose.Signed, key: ec.EllipticCurvePublicKey) -> Quote:
+    """Whether it names this key, the caller knows."""
+    try:
+        signed = cose.verify(QUOTE, parsed, key)
+    except cose.SignatureError as error:
+        code = "bad-quote-signature" if error.code == "bad-signature" else error.code
+        raise EvidenceError(code, error.what, advice="do not use it; it was altered or is no quote") from error
+    if signed.protected.keys() != _HEADER:
         raise _malformed("unknown header parameters")
     try:
         return from_map(cose.load_dcbor(signed.payload), Quote)
@@ -119,7 +125,7 @@ def _verify(quote: bytes, _: Endorsements, anchors: Sequence[Anchor], __: int) -
             advice="pin the emulator's attestation key as an anchor, after making sure whose it is",
         )
     assert isinstance(anchor.key, ec.EllipticCurvePublicKey)
-    said = verify_quote(parsed, anchor.key)
+    said = _signed_by(parsed, anchor.key)
     runtime = {"digest": said.runtime_digest}
     return PlatformEvidence(anchor, anchor.thumbprint, runtime, said.report_data, said.debug)
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -50,7 +51,6 @@ class AttestationResult:
     device: str | None
     identity: Identity
     signing_key: ec.EllipticCurvePublicKey
-    instance_id: bytes
     channel_key: ec.EllipticCurvePublicKey
     epoch: Epoch
     storage_level: StorageLevel
@@ -59,6 +59,11 @@ class AttestationResult:
     evidence_digest: bytes
     host_time: int | None
     tcb: Tcb | None = None
+
+    @cached_property
+    def instance_id(self) -> bytes:
+        """The thumbprint of the signing key, 32 bytes."""
+        return cose.thumbprint(self.signing_key)
 
     @property
     def platform_class(self) -> PlatformClass:
@@ -144,7 +149,6 @@ class Verifier:
             device=self._policy.devices.get(platform.platform_instance, platform.anchor.device),
             identity=claims.identity,
             signing_key=claims.signing_key,
-            instance_id=cose.thumbprint(claims.signing_key),
             channel_key=claims.channel_key,
             epoch=claims.epoch,
             storage_level=claims.storage_level,

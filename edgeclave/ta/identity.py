@@ -34,13 +34,7 @@ class Identity:
     @classmethod
     def from_map(cls, value: object) -> Identity:
         """Raises PackageError `malformed-identity` unless every field is there, and nothing else."""
-        if not isinstance(value, dict) or set(value) != {
-            "unique_id",
-            "signer_id",
-            "product_id",
-            "security_version",
-            "debug",
-        }:
+        if not isinstance(value, dict) or value.keys() != _FIELDS:
             raise PackageError("malformed-identity", "an identity must have exactly its five fields")
         identity = cls(**value)
         digests = (identity.unique_id, identity.signer_id)
@@ -52,3 +46,6 @@ class Identity:
         ):
             raise PackageError("malformed-identity", "an identity field has the wrong type or size")
         return identity
+
+
+_FIELDS = {"unique_id", "signer_id", "product_id", "security_version", "debug"}

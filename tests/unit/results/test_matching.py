@@ -29,7 +29,6 @@ def attested(instance):
         device="edge01",
         identity=IDENTITY,
         signing_key=instance.public_key,
-        instance_id=cose.thumbprint(instance.public_key),
         channel_key=key,
         epoch=Epoch(2, "none", b"p" * 32),
         storage_level="consistent",
@@ -47,7 +46,7 @@ def refusal(function, *arguments):
 
 
 MISMATCHES = [
-    pytest.param({"instance_id": b"i" * 32}, "wrong-instance", id="another instance"),
+    pytest.param({"signing_key": cose.generate_key().public_key()}, "wrong-instance", id="another instance"),
     pytest.param({"evidence_digest": b"f" * 32}, "wrong-evidence", id="other evidence"),
     pytest.param({"identity": dataclasses.replace(IDENTITY, unique_id=b"v" * 32)}, "wrong-identity", id="other code"),
     pytest.param({"identity": dataclasses.replace(IDENTITY, security_version=4)}, "wrong-identity", id="other version"),
