@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("edgeclave.cli.verify", "Verify a quote, report, evidence or sealed result from a file, offline."),
     "verifier": ("edgeclave.cli.verifier", "The verifier as a service, for relying parties that ask over HTTP."),
     "endorsements": ("edgeclave.cli.endorsements", "What vendors say about platforms: certificates, revocations, TCB."),
+    "archive": ("edgeclave.cli.archive", "What `edgeclave consume --archive` keeps: have it timestamped."),
     "consume": ("edgeclave.cli.consume", "Read, verify and open sealed results in the cloud."),
 }
 

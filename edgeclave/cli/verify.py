@@ -39,6 +39,10 @@ def verify(
         str | None, typer.Option(help="Whose token, or archived attestation result, is believed.")
     ] = None,
     jwks: Annotated[Path | None, typer.Option(help="Its keys (JWKS), fetched before over a trusted channel.")] = None,
+    timestamp_ca: Annotated[
+        Path | None,
+        typer.Option(help="Root of the timestamp authority that must say that an archived result existed then."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Verify a file offline: a raw quote or report (its kind is detected, also in hex, base64, PEM, JSON or behind Open
@@ -58,7 +62,7 @@ def verify(
         if looks_like_token(data):
             outcome = verify_token(data, pinned, loaded, read_nonce(nonce), read_time(at))
         elif looks_like_record(data):
-            outcome = verify_archived(file, data, loaded, at, endorsements, pinned)
+            outcome = verify_archived(file, data, loaded, at, endorsements, pinned, timestamp_ca)
         else:
             outcome = _verify(
                 data,

@@ -4,7 +4,8 @@
 2. What the vendor says today is applied: a platform whose keys were revoked is refused, whatever the reason, since a
    thief of a key can sign anything of any date; a TCB no longer good enough is `superseded`, and accepted as of T.
    If nothing valid of today is at hand, the result is refused until there is.
-3. Nothing here proves that the result existed at T: that takes a timestamp token by somebody else.
+3. That the result existed at T is proven by a timestamp of an authority whose root is given, and by nothing else
+   (`edgeclave archive timestamp`). Without --at, T is then the time from which on it is provable.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from edgeclave import cose
 from edgeclave.cli.appraising import Outcome, Verdict, appraise, with_result
 from edgeclave.cli.verify_inputs import read_endorsements, read_input, read_time
 from edgeclave.cloud.archive import FORMAT, Record
+from edgeclave.cloud.timestamps import Authorities, Timestamp, find_timestamp
 from edgeclave.errors import ConfigurationError, EvidenceError
 from edgeclave.evidence.collection import decode_collection
 from edgeclave.evidence.ear import read_ear
@@ -34,7 +36,7 @@ _SUPERSEDED = "superseded"
 _UNPROVABLE = EvidenceError(
     "not-provable-at",
     "not provable at T: nobody else says that it existed then, only this archive does",
-    advice="keep the archive where nobody can change it, or have its files timestamped (RFC 3161) in time",
+    advice="have the archive timestamped soon after receipt (`edgeclave archive timestamp`), and give --timestamp-ca",
 )
 
 
@@ -50,12 +52,14 @@ def verify_archived(
     at: str | None,
     today: Path | None,
     pinned: PinnedIssuer | None,
+    timestamp_ca: Path | None,
 ) -> Outcome:
     """Args:
         file: DIR/results/AA/DIGEST.json.
         policy: the archived one if None.
         at: the time of receipt if None.
         today: endorsements of today.
+        timestamp_ca: root of the timestamp authority that is believed, PEM.
 
     Raises:
         ConfigurationError: `not-readable`, `archive-damaged`, `no-such-file`, `bad-policy`.
@@ -67,7 +71,8 @@ def verify_archived(
         path = archive / "policies" / f"{record.policy}.toml"
         _digested(path, record.policy)
         policy = load_policy(path)
-    when = record.received_at if at is None else read_time(at)
+    existed = None if timestamp_ca is None else _existed(archive, file, data, timestamp_ca)
+    when = read_time(at) if at else existed.time if isinstance(existed, Timestamp) else record.received_at
     known = Endorsements(folders=[archive / "endorsements"])
     outcome = appraise(evidence, policy, None, when, known)
     if outcome is None:
@@ -78,7 +83,7 @@ def verify_archived(
     more = (
         _attestation_result(archive / "evidence" / f"{record.evidence}.jwt", record, pinned),
         _since(evidence, policy, when, known, read_endorsements(today)),
-        Verdict("time", "not judged", "", _UNPROVABLE),
+        _provable(existed, when),
     )
     return replace(outcome, verdicts=(*outcome.verdicts, *more))
 
@@ -132,6 +137,32 @@ def _superseded(when: int, what: str) -> EvidenceError:
         f"accepted as of {day(when)}, since superseded: {what}",
         advice="it was good enough then; decide whether what became known since matters for this result",
     )
+
+
+def _existed(archive: Path, file: Path, data: bytes, root: Path) -> Timestamp | EvidenceError:
+    authorities = Authorities.from_pem(root)
+    try:
+        found = find_timestamp(archive, file.resolve().relative_to(archive).as_posix(), data, authorities)
+    except EvidenceError as error:
+        return error
+    return found or _UNPROVABLE
+
+
+def _provable(existed: Timestamp | EvidenceError | None, when: int) -> Verdict:
+    """Who asks for a proof is refused without one; who does not is told that there is none."""
+    if existed is None:
+        return Verdict("time", "not judged", "", _UNPROVABLE)
+    if isinstance(existed, EvidenceError):
+        return Verdict("time", "failed", "not proven", existed)
+    said = f"it existed at {day(existed.time)}, says the timestamp authority {existed.authority}"
+    if existed.time <= when:
+        return Verdict("time", "passed", f"provable at T: {said}")
+    later = EvidenceError(
+        "not-provable-at",
+        f"not provable at T, which is earlier: {said}",
+        advice=f"verify as of then (--at {existed.time}), or leave --at out",
+    )
+    return Verdict("time", "failed", said, later)
 
 
 def _attestation_result(path: Path, record: Record, pinned: PinnedIssuer | None) -> Verdict:

@@ -4,6 +4,7 @@
     endorsements/TYPE/SUBJECT/DIGEST     all that the appraisal used, as `edgeclave endorsements import` lays them out
     policies/DIGEST.toml                 once per policy, with the keys it names inside
     results/AA/DIGEST.json               one per accepted result: the result itself, and which of the above belong to it
+    timestamps/                          lists of these files, and what timestamp authorities say of them (`timestamps`)
 
 Digests are SHA-256 in hex. A file is written under another name, made durable, and renamed; what a result refers to is
 durable before the result is, and results are durable before the reader commits that it has read them. So after a crash
@@ -137,6 +138,12 @@ class RecordingEndorsements(Endorsements):
         candidates = self._inner.candidates(kind, subject)
         self.found.update((each.digest, each) for each in candidates)
         return candidates
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """One file, complete or not at all, and its folder. Raises OSError."""
+    _write(path, data)
+    _sync(path.parent)
 
 
 def _write(path: Path, data: bytes) -> None:

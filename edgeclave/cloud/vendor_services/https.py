@@ -1,4 +1,4 @@
-"""One HTTPS service, asked politely and believed in nothing: limits on sizes and times, and no way to another host."""
+"""One HTTP service, asked politely and believed in nothing: limits on sizes and times, and no way to another host."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -40,16 +40,24 @@ class VendorService:
     """Asks one service. Use it with `async with`.
 
     Args:
-        url: https, with a path at most.
+        url: with a path at most.
         ca: PEM certificates to trust instead of the public ones.
+        schemes: https; also http where nothing needs protection on its way, since it is signed.
         first_wait_seconds: before the second attempt, where the service does not say.
 
     Raises:
         ConfigurationError: `bad-url`, `no-such-file`.
     """
 
-    def __init__(self, url: str, ca: Path | None = None, *, first_wait_seconds: float = 1.0) -> None:
-        self.url = _checked(url)
+    def __init__(
+        self,
+        url: str,
+        ca: Path | None = None,
+        *,
+        schemes: tuple[str, ...] = ("https",),
+        first_wait_seconds: float = 1.0,
+    ) -> None:
+        self.url = _checked(url, schemes)
         self._context = _context(ca)
         self._first_wait = first_wait_seconds
         self._session: aiohttp.ClientSession | None = None
@@ -80,10 +88,17 @@ class VendorService:
         Raises:
             EdgeclaveError: `not-published`, `service-busy`, `service-unreachable`, `unexpected-answer`.
         """
+        return await self._answer("GET", path, what)
+
+    async def post(self, body: bytes, content_type: str, what: str) -> Answer:
+        """Sends `body` to the service's URL itself; otherwise as `get`."""
+        return await self._answer("POST", "", what, data=body, headers={"Content-Type": content_type})
+
+    async def _answer(self, method: str, path: str, what: str, **content: Any) -> Answer:
         backoff = Backoff(first_seconds=self._first_wait, longest_seconds=LONGEST_WAIT_SECONDS)
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                answer = await self._ask(path, what)
+                answer = await self._ask(method, path, what, content)
             except (aiohttp.ClientConnectionError, TimeoutError) as error:
                 if isinstance(error, aiohttp.ClientSSLError) or attempt == ATTEMPTS:
                     raise self._unreachable(what, error) from error
@@ -103,10 +118,10 @@ class VendorService:
             advice="try again later; nothing was stored",
         )
 
-    async def _ask(self, path: str, what: str) -> Answer | float | None:
+    async def _ask(self, method: str, path: str, what: str, content: dict[str, Any]) -> Answer | float | None:
         """The document; or how long the busy service asks to wait, in s, None where it does not say."""
         assert self._session is not None
-        async with self._session.get(self.url + path, allow_redirects=False) as response:
+        async with self._session.request(method, self.url + path, allow_redirects=False, **content) as response:
             if response.status in _BUSY:
                 return _retry_after(response.headers.get("Retry-After"))
             if response.status in _NOT_FOUND:
@@ -136,13 +151,16 @@ class VendorService:
             "service-unreachable",
             f"cannot fetch {what}: {why}",
             where=self.url,
-            advice="check the network and --from, and --ca for a service with certificates of your own",
+            advice="check the network and the address, and --ca for a service with certificates of your own",
         )
 
 
 def unexpected_answer(where: str, what: str) -> EdgeclaveError:
     return EdgeclaveError(
-        "unexpected-answer", what, where=where, advice="check that --from is such a service; nothing was stored"
+        "unexpected-answer",
+        what,
+        where=where,
+        advice="check that the address is that of such a service; nothing was stored",
     )
 
 
@@ -158,15 +176,18 @@ def _retry_after(text: str | None) -> float | None:
         return None
 
 
-def _checked(url: str) -> str:
+def _checked(url: str, schemes: tuple[str, ...]) -> str:
     try:
         parts = urlsplit(url)
-        usable = parts.scheme == "https" and parts.hostname and parts.port != 0
+        usable = parts.scheme in schemes and parts.hostname and parts.port != 0
     except ValueError:
         usable = False
     if not usable or parts.query or parts.fragment or "@" in parts.netloc or not url.isascii():
         raise ConfigurationError(
-            "bad-url", "a service is named by https://HOST[:PORT][/PATH]", where=url[:200], advice="correct --from"
+            "bad-url",
+            f"a service is named by {schemes[0]}://HOST[:PORT][/PATH]",
+            where=url[:200],
+            advice="correct the address",
         )
     return url.rstrip("/")
 
