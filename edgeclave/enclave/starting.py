@@ -36,6 +36,7 @@ from edgeclave.enclave.streams import Streams
 from edgeclave.errors import EdgeclaveError, PackageError
 from edgeclave.evidence.collection import evidence_digest
 from edgeclave.evidence.eat import Epoch
+from edgeclave.evidence.runtime import require_measured
 from edgeclave.results.records import OpenRecord, sign_open
 from edgeclave.ta.manifest import Manifest
 
@@ -90,6 +91,7 @@ def start(request: StartRequest, files: Files, hardware: Hardware, host: Pipe) -
     memory_bytes = manifest.limits.memory_mib << 20
     ticker = DeadlineTicker(None if hardware.debug else engine.increment_epoch)
     guest = Guest(engine, loaded.component, make_linker(engine, loaded.imports, services), ticker, memory_bytes)
+    require_measured()
     landlock = lockdown.before_running(memory_bytes, ticker.start)
     if not landlock:
         enclave_log("info", "the kernel has no Landlock: only the filter of system calls keeps the enclave in")
