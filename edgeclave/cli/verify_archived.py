@@ -1,9 +1,10 @@
 """`edgeclave verify --at T` of a result in an archive (PROTOCOL section 10).
 
 1. Evidence and result are verified as of T, with the archived endorsements; they must cover T.
-2. What the vendor says today is applied: a platform whose keys were revoked is refused, whatever the reason, since a
-   thief of a key can sign anything of any date; a TCB no longer good enough is `superseded`, and accepted as of T.
-   If nothing valid of today is at hand, the result is refused until there is.
+2. What the vendor says today is applied: a platform whose keys were revoked is refused, since a thief of a key can sign
+   anything of any date; unless the list says that they were only replaced, after T. That, and a TCB no longer good
+   enough, is `superseded`, and accepted as of T. If nothing valid of today is at hand, the result is refused until
+   there is.
 3. That the result existed at T is proven by a timestamp of an authority whose root is given, and by nothing else
    (`edgeclave archive timestamp`). Without --at, T is then the time from which on it is provable.
 """
@@ -30,6 +31,7 @@ from edgeclave.evidence.endorsements import Endorsement, Endorsements, Endorseme
 from edgeclave.evidence.kinds import KINDS, kind_of
 from edgeclave.evidence.policy import Policy
 from edgeclave.evidence.policy_file import load_policy
+from edgeclave.evidence.revocation import RevokedError
 from edgeclave.evidence.tokens import PinnedIssuer
 
 _SUPERSEDED = "superseded"
@@ -94,29 +96,37 @@ def _since(evidence: bytes, policy: Policy, when: int, then: Endorsements, today
     kind = KINDS.get(kind_of(item.media_type) or "")
     if kind is None:
         return Verdict("since", "not reached", "no platform")
-    if not kind.endorsement_types:
-        return Verdict("since", "passed", "nobody revokes such platforms; its anchor is in the policy, or is not")
+    if kind.revoked_by is None:
+        return Verdict("since", "passed", "nobody publishes which such platforms were revoked; the policy pins a key")
     anchors = [anchor for anchor in policy.anchors if anchor.kind == kind.name]
     now = int(time.time())
     try:
         platform = kind.verify(item.value, _Both(today, then), anchors, now)
     except EvidenceError as error:
+        if isinstance(error, RevokedError) and not error.stolen and error.at > when:
+            return Verdict("since", "passed", "superseded", _superseded(when, error.what))
         if error.code == "platform-revoked":
             refusal = EvidenceError("revoked-since", f"{error.what}, as is known today", advice=error.advice)
             return Verdict("since", "failed", "revoked", refusal)
         if error.code == "tcb-unknown":
             return Verdict("since", "passed", "superseded", _superseded(when, "it is below every level of today"))
-        refusal = EvidenceError(
-            "revocations-unknown",
-            f"whether its keys were revoked is not known: {error.what}",
-            advice="run `edgeclave endorsements import FILE` with what the vendor publishes today",
-        )
-        return Verdict("since", "failed", "not known", refusal)
+        return _unknown(error.what)
+    if not platform.revocation_checked:
+        return _unknown(f"no {kind.revoked_by.title} is at hand")
     objection = None if platform.tcb is None else policy.tcb_objection(kind.name, platform.tcb, when)
     if platform.tcb is not None and objection is not None:
         said = " with ".join(filter(None, (platform.tcb.status, ", ".join(platform.tcb.advisories))))
         return Verdict("since", "passed", "superseded", _superseded(when, f"its TCB is {said} today"))
     return Verdict("since", "passed", "its keys are not revoked, and its TCB is still good enough")
+
+
+def _unknown(what: str) -> Verdict:
+    refusal = EvidenceError(
+        "revocations-unknown",
+        f"whether its keys were revoked is not known: {what}",
+        advice="run `edgeclave endorsements fetch` or `import` with what the vendor publishes today",
+    )
+    return Verdict("since", "failed", "not known", refusal)
 
 
 class _Both(Endorsements):

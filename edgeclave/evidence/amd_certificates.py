@@ -30,6 +30,7 @@ from edgeclave.evidence import amd_extensions
 from edgeclave.evidence.amd_endorsements import REVOCATION_LIST, ROOT, SIGNING_KEY, common_name
 from edgeclave.evidence.anchors import Anchor, key_fingerprint
 from edgeclave.evidence.endorsements import Endorsements, EndorsementType
+from edgeclave.evidence.revocation import find_revocation
 from edgeclave.evidence.sev_snp_report import PRODUCTS, Product, SigningKey
 from edgeclave.evidence.x509_errors import UNREADABLE
 
@@ -226,12 +227,9 @@ def _check_revocation(signer: x509.Certificate, root: x509.Certificate, endorsem
             raise _bad_signature(f"the revocation list is not signed by {name}")
         return False
     current = x509.load_der_x509_crl(Endorsements(ours).find(REVOCATION_LIST, name, now).value)
-    if current.get_revoked_certificate_by_serial_number(signer.serial_number) is not None:
-        raise EvidenceError(
-            "platform-revoked",
-            f"AMD revoked {common_name(signer.subject)}, which vouches for the platform",
-            advice="do not use it; look for AMD's bulletin on what happened",
-        )
+    revocation = find_revocation(current, signer, f"{common_name(signer.subject)}, which vouches for the platform,")
+    if revocation is not None:
+        raise revocation
     return True
 
 

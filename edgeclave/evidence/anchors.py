@@ -82,7 +82,8 @@ class PlatformEvidence:
 
     platform_instance tells one platform from another; runtime is what is compared with the reference values;
     report_data are the 64 bytes that bind the EAT, with zeros behind what a TPM carries; debug is the platform's own
-    flag; tcb is None where the vendor gives no status; details are for people and logs, and nothing is decided by them.
+    flag; tcb is None where the vendor gives no status; revocation_checked is false where the vendor's list of what it
+    revoked was not at hand; details are for people and logs, and nothing is decided by them.
     """
 
     anchor: Anchor
@@ -91,6 +92,7 @@ class PlatformEvidence:
     report_data: bytes
     debug: bool
     tcb: Tcb | None = None
+    revocation_checked: bool = True
     details: Mapping[str, str | int] = field(default_factory=dict)
 
 

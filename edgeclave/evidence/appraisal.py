@@ -17,7 +17,7 @@ from edgeclave.evidence.collection import Collection, decode_collection
 from edgeclave.evidence.eat import Claims, parse_eat, read_eat, report_data
 from edgeclave.evidence.endorsements import Endorsements, decode_carried
 from edgeclave.evidence.kinds import KINDS, kind_of
-from edgeclave.evidence.policy import Freshness, Policy
+from edgeclave.evidence.policy import FRESHNESS, Freshness, Policy
 
 PLATFORM_POINTS = ("platform", "class", "tcb", "debug", "runtime")
 POINTS = (
@@ -217,8 +217,7 @@ class Appraisal:
                     "ask for evidence again, or check the clock",
                 )
                 return Check("freshness", f"{age} s old", error)
-        accepted = {"nonce": ("nonce",), "beacon": ("nonce", "beacon"), "unknown": ("nonce", "beacon", "unknown")}
-        if shown in accepted[self._policy.freshness]:
+        if FRESHNESS.index(shown) <= FRESHNESS.index(self._policy.freshness):
             return Check("freshness", shown)
         error = _refused(
             "freshness-unknown" if shown == "unknown" else "not-fresh-enough",

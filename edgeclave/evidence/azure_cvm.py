@@ -26,7 +26,7 @@ from edgeclave import cose
 from edgeclave.errors import EvidenceError
 from edgeclave.evidence import sev_snp, tpm
 from edgeclave.evidence.amd_certificates import ROOTS
-from edgeclave.evidence.amd_endorsements import TYPES
+from edgeclave.evidence.amd_endorsements import REVOCATION_LIST, TYPES
 from edgeclave.evidence.anchors import Anchor, PlatformEvidence, key_fingerprint
 from edgeclave.evidence.azure_cvm_files import read_json
 from edgeclave.evidence.endorsements import Endorsements, read_any
@@ -92,6 +92,7 @@ def _verify(data: bytes, endorsements: Endorsements, anchors: Sequence[Anchor], 
         runtime={**verified.runtime, **quoted.runtime},
         report_data=quoted.report_data,
         debug=report.policy.debug_allowed,
+        revocation_checked=verified.endorsed_by.revocation_checked,
         details={**verified.details, **quoted.details},
     )
 
@@ -119,4 +120,5 @@ KIND = Kind(
     identifying=tuple(frozenset({"measurement"}) | pcrs for pcrs in tpm.CODE_PCRS),
     roots=ROOTS,
     endorsement_types=TYPES,
+    revoked_by=REVOCATION_LIST,
 )

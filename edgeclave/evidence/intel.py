@@ -2,8 +2,8 @@
 
 dcap-qvl checks signatures, chains, revocation, QE identity and TCB levels against one root and one time. What it leaves
 open is done here: the quote must be framed exactly (it accepts bytes behind a quote), and the root certificate inside
-the quote must be the one it was verified with. It never verifies quotes of enclaves or domains in debug mode, so no
-policy can accept them.
+the quote must be the one it was verified with. It never verifies quotes of enclaves or domains in debug mode, nor of
+domains that may be migrated, so no policy can accept them.
 
 Format: Intel SGX ECDSA Quote Library Reference (v3), Intel TDX DCAP Quoting Library API (v4, v5), appendix A of both.
 """
@@ -26,6 +26,7 @@ from cryptography.x509.oid import NameOID
 from edgeclave.errors import ConfigurationError, EvidenceError
 from edgeclave.evidence.anchors import BROKEN_CERTIFICATE, Anchor, Tcb, key_fingerprint
 from edgeclave.evidence.endorsements import Endorsement, Endorsements, EndorsementType
+from edgeclave.evidence.revocation import find_revocation
 
 ROOTS = {"intel-sgx-root": bytes.fromhex("a0af031289f5d5d4132f9186068a7fc13628633ba235777472e29b6b6c67a49e")}
 """SHA-256 of the SubjectPublicKeyInfo of Intel SGX Root CA, under which SGX and TDX platforms verify."""
@@ -43,6 +44,7 @@ _PEM_END = b"-----END CERTIFICATE-----"
 # What dcap-qvl says, to a code of ours; the first that fits. Everything else is a signature or chain that fails.
 _REASONS = (
     ("debug", "debug-platform", "use a production platform"),
+    ("migration is enabled", "migratable-platform", "launch the domain without the attribute MIGRATABLE"),
     ("revoked", "platform-revoked", "the vendor withdrew it; do not use it"),
     ("issue date is in the future", "endorsement-not-yet-valid", "check the clock"),
     ("expired", "endorsement-expired", "import current collateral, or verify at the time the evidence was received"),
@@ -89,7 +91,8 @@ def verify(quote: bytes, tee: int, endorsements: Endorsements, anchors: Sequence
 
     Raises:
         EvidenceError: `malformed-quote`, `no-endorsement`, `endorsement-expired`, `endorsement-not-yet-valid`,
-            `untrusted-anchor`, `bad-quote-signature`, `platform-revoked`, `tcb-unknown`, `debug-platform`.
+            `untrusted-anchor`, `bad-quote-signature`, `platform-revoked`, `tcb-unknown`, `debug-platform`,
+            `migratable-platform`.
         ConfigurationError: `missing-extra`.
     """
     chain = _chain(_pck_chain(quote, tee))
@@ -107,9 +110,7 @@ def verify(quote: bytes, tee: int, endorsements: Endorsements, anchors: Sequence
     try:
         verified = _library().verify_with_root_ca(quote, collateral.parsed, collateral.root, now)
     except ValueError as error:
-        if _is_revoked(chain.certificates[0], collateral):
-            raise _refused("platform-revoked", "Intel revoked the platform's PCK certificate") from error
-        raise _reason(str(error)) from error
+        raise _revocation(chain, collateral) or _reason(str(error)) from error
     details = {
         "quote_version": quote[0],
         "ppid": verified.ppid.hex(),
@@ -272,11 +273,14 @@ def _library() -> Any:
     return dcap_qvl
 
 
-def _is_revoked(certificate: bytes, collateral: Collateral) -> bool:
+def _revocation(chain: Chain, collateral: Collateral) -> EvidenceError | None:
     """For the reason only: dcap-qvl decides, and says no more than that the chain fails."""
-    revoked = x509.load_der_x509_crl(collateral.parsed.pck_crl)
-    serial = x509.load_der_x509_certificate(certificate).serial_number
-    return revoked.get_revoked_certificate_by_serial_number(serial) is not None
+    lists = (collateral.parsed.pck_crl, "the platform's PCK certificate"), (collateral.parsed.root_ca_crl, "its CA")
+    for der, (revoked, who) in zip(chain.certificates, lists, strict=False):
+        found = find_revocation(x509.load_der_x509_crl(revoked), x509.load_der_x509_certificate(der), who)
+        if found is not None:
+            return found
+    return None
 
 
 def _reason(text: str) -> EvidenceError:

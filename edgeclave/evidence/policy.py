@@ -1,28 +1,34 @@
 """Which evidence a relying party accepts. Deny by default: what the policy does not name is refused.
 
-A policy is a `Policy` value, or one TOML file that `policy_file` reads (`edgeclave policy init` writes one).
+A policy is a `Policy` value, or one TOML file that `policy_file` reads (`edgeclave policy init` writes one). Policies
+compose: `company & project` accepts what both accept, so that nobody who adds a policy can widen another's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Literal
+from typing import Any, Literal, TypeVar, get_args
 
 from edgeclave.errors import ConfigurationError
 from edgeclave.evidence.anchors import UP_TO_DATE, Anchor, PlatformClass, Tcb
 from edgeclave.evidence.kinds import KINDS
-from edgeclave.evidence.reference import Rule, UnsafeAnyRuntime
+from edgeclave.evidence.reference import Rule, UnsafeAnyRuntime, all_of
 from edgeclave.ta.identity import Identity
 
 Freshness = Literal["nonce", "beacon", "unknown"]
+FRESHNESS: tuple[Freshness, ...] = get_args(Freshness)
+"""The strictest first."""
 DEFAULT_MAXIMUM_AGE_SECONDS = 86_400
+_DIFFERENT = object()
 
 
 @dataclass(frozen=True)
 class TrustedApp:
-    """Accepts one unique_id, or every version of a product from `minimum_security_version` on."""
+    """Accepts one unique_id, or every version of a product from `minimum_security_version` on; both only where composed
+    policies name the one and the other.
+    """
 
     signer_id: bytes | None = None
     product_id: int | None = None
@@ -31,9 +37,22 @@ class TrustedApp:
 
     def names(self, identity: Identity) -> bool:
         """Whether the rule is about this trusted application, whatever its security version."""
-        if self.unique_id is not None:
-            return self.unique_id == identity.unique_id
-        return (self.signer_id, self.product_id) == (identity.signer_id, identity.product_id)
+        by_code, by_product = self.unique_id is not None, (self.signer_id, self.product_id) != (None, None)
+        return (
+            (by_code or by_product)
+            and (not by_code or self.unique_id == identity.unique_id)
+            and (not by_product or (self.signer_id, self.product_id) == (identity.signer_id, identity.product_id))
+        )
+
+    def __and__(self, other: TrustedApp) -> TrustedApp | None:
+        """What both accept; None if there is no such trusted application."""
+        signer_id, product_id, unique_id = (
+            _same(getattr(self, name), getattr(other, name)) for name in ("signer_id", "product_id", "unique_id")
+        )
+        if _DIFFERENT in (signer_id, product_id, unique_id):
+            return None
+        floor = max(self.minimum_security_version, other.minimum_security_version)
+        return TrustedApp(signer_id, product_id, unique_id, floor)
 
 
 @dataclass(frozen=True)
@@ -52,6 +71,12 @@ class TcbException:
             return f"the exception for {self.status} ended on {self.until}"
         others = [advisory for advisory in tcb.advisories if advisory not in self.advisories]
         return f"the exception does not name {', '.join(others)}" if others else None
+
+    def __and__(self, other: TcbException) -> TcbException | None:
+        """What both accept; None for different statuses."""
+        if self.status != other.status:
+            return None
+        return TcbException(self.status, min(self.until, other.until), self.advisories & other.advisories)
 
 
 @dataclass(frozen=True)
@@ -94,6 +119,41 @@ class Policy:
         for name, rule in self.runtime.items():
             _check_runtime(name, rule)
 
+    def __and__(self, other: Policy) -> Policy:
+        """Accepts what both policies accept, and nothing else.
+
+        Raises:
+            ConfigurationError: `bad-policy`, if they bind one platform to different devices.
+        """
+        both = [
+            replace(anchor, device=_one_device(anchor.fingerprint, anchor.device, same.device))
+            for anchor in self.anchors
+            for same in other.anchors
+            if _is_same(anchor, same)
+        ]
+        devices = {
+            instance: _one_device(instance, self.devices.get(instance), other.devices.get(instance))
+            for instance in {**self.devices, **other.devices}
+        }
+        recipients = {**self.minimum_recipients, **other.minimum_recipients}
+        return Policy(
+            anchors=tuple(both),
+            runtime={
+                kind: all_of(rule, other.runtime[kind]) for kind, rule in self.runtime.items() if kind in other.runtime
+            },
+            classes=self.classes & other.classes,
+            trusted_apps=_pairs(self.trusted_apps, other.trusted_apps),
+            tcb={kind: _pairs(self.tcb[kind], other.tcb[kind]) for kind in self.tcb.keys() & other.tcb.keys()},
+            devices={instance: device for instance, device in devices.items() if device is not None},
+            debug=self.debug and other.debug,
+            freshness=min(self.freshness, other.freshness, key=FRESHNESS.index),
+            maximum_age_seconds=min(self.maximum_age_seconds, other.maximum_age_seconds),
+            minimum_recipients={
+                output: max(self.minimum_recipients.get(output, 0), other.minimum_recipients.get(output, 0))
+                for output in recipients
+            },
+        )
+
     def tcb_objection(self, kind: str, tcb: Tcb, now: int) -> str | None:
         """Why the policy does not accept this status at `now` (s since 1970); None if it does."""
         if tcb.status == UP_TO_DATE and not tcb.advisories:
@@ -102,6 +162,32 @@ class Policy:
         if None in objections:
             return None
         return "; ".join(text for text in objections if text) or "the policy has no exception for it"
+
+
+_Restriction = TypeVar("_Restriction", TrustedApp, TcbException)
+
+
+def _pairs(ours: Sequence[_Restriction], theirs: Sequence[_Restriction]) -> tuple[_Restriction, ...]:
+    """Each side accepts what one of its rules accepts; so both accept what a pair of rules does."""
+    pairs = (mine & other for mine in ours for other in theirs)
+    return tuple(dict.fromkeys(pair for pair in pairs if pair is not None))
+
+
+def _same(ours: Any, theirs: Any) -> Any:
+    return theirs if ours is None else ours if theirs in (None, ours) else _DIFFERENT
+
+
+def _is_same(ours: Anchor, theirs: Anchor) -> bool:
+    return (ours.kind, ours.platform_class, ours.fingerprint, ours.name, ours.test) == (
+        theirs.kind, theirs.platform_class, theirs.fingerprint, theirs.name, theirs.test,
+    )  # fmt: skip
+
+
+def _one_device(platform: bytes, ours: str | None, theirs: str | None) -> str | None:
+    device = _same(ours, theirs)
+    if device is _DIFFERENT:
+        raise bad_policy(f"platform {platform.hex()}", f"the policies bind it to {ours} and to {theirs}")
+    return None if device is None else str(device)
 
 
 def bad_policy(where: str, what: str) -> ConfigurationError:

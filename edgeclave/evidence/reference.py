@@ -95,6 +95,13 @@ class AllOf:
         return [frozenset().union(*names) for names in ways]
 
 
+def all_of(first: Rule, second: Rule) -> Rule:
+    """Both; UnsafeAnyRuntime adds nothing to another."""
+    if isinstance(first, UnsafeAnyRuntime):
+        return second
+    return first if isinstance(second, UnsafeAnyRuntime) else AllOf(first, second)
+
+
 class UnsafeAnyRuntime:
     """Accepts whatever is measured, so nothing is known of the code. Only to describe a platform, never to rely."""
 

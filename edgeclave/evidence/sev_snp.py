@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from edgeclave import cose
 from edgeclave.errors import EvidenceError
 from edgeclave.evidence.amd_certificates import ROOTS, EndorsementKey, verify_chain
-from edgeclave.evidence.amd_endorsements import ENDORSEMENT_KEY, TYPES, key_subject
+from edgeclave.evidence.amd_endorsements import ENDORSEMENT_KEY, REVOCATION_LIST, TYPES, key_subject
 from edgeclave.evidence.anchors import Anchor, Measurement, PlatformEvidence
 from edgeclave.evidence.endorsements import Endorsements
 from edgeclave.evidence.sev_snp_report import Report, from_hex, is_report, parse_report, read_tcb
@@ -183,6 +183,7 @@ def _verify(quote: bytes, endorsements: Endorsements, anchors: Sequence[Anchor],
         runtime=verified.runtime,
         report_data=verified.report.report_data,
         debug=verified.report.policy.debug_allowed,
+        revocation_checked=verified.endorsed_by.revocation_checked,
         details=verified.details,
     )
 
@@ -208,4 +209,5 @@ KIND = Kind(
     identifying=(frozenset({"measurement", "vmpl"}),),
     roots=ROOTS,
     endorsement_types=TYPES,
+    revoked_by=REVOCATION_LIST,
 )

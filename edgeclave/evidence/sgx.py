@@ -37,7 +37,7 @@ def verify(quote: bytes, endorsements: Endorsements, anchors: Sequence[Anchor], 
         report[320:384],
         bool(report[48] & _DEBUG),
         verified.tcb,
-        verified.details,
+        details=verified.details,
     )
 
 
@@ -61,4 +61,5 @@ KIND = Kind(
     identifying=(frozenset({"mrenclave"}), frozenset({"mrsigner", "isvprodid", "isvsvn"})),
     roots=intel.ROOTS,
     endorsement_types=(intel.COLLATERAL,),
+    revoked_by=intel.COLLATERAL,
 )

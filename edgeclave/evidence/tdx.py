@@ -4,6 +4,9 @@ The report is TD report 1.0 (584 bytes) or 1.5 (648 bytes, which begins with 1.0
 
 One anchor lies in class `tdx` where the guest holds nothing but the enclave, or in `shared-guest` where root in the
 guest is trusted; which of the two the measured image is, only whoever made it can say.
+
+A migratable TD may be moved to another platform by a migration TD that its host chose. dcap-qvl refuses it, so that no
+policy can accept one.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ def verify(quote: bytes, endorsements: Endorsements, anchors: Sequence[Anchor], 
         report[_REPORT_DATA],
         bool(report[_TD_ATTRIBUTES]),  # the whole byte TUD: debug and profiling
         verified.tcb,
-        {**verified.details, "tee_tcb_svn": report[:16].hex()},
+        details={**verified.details, "tee_tcb_svn": report[:16].hex()},
     )
 
 
@@ -67,5 +70,6 @@ KIND = Kind(
     identifying=(frozenset({"mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3"}),),
     roots=intel.ROOTS,
     endorsement_types=(intel.COLLATERAL,),
+    revoked_by=intel.COLLATERAL,
     trim=trim,
 )

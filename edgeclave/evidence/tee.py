@@ -36,6 +36,7 @@ class Kind:
         pins: which keys a policy may pin as a real anchor; None where only the vendor's roots vouch.
         endorsement_types: what `verify` looks up, and what evidence of this kind may carry.
         this_release: the measurement of the installed release, where that can be computed.
+        revoked_by: the type of endorsement that says which platforms were revoked; None where nobody publishes that.
         trim: the quote that a raw file holds, without what stands behind it, or from text; evidence holds it plainly.
     """
 
@@ -52,4 +53,5 @@ class Kind:
     endorsement_types: tuple[EndorsementType, ...] = ()
     this_release: Callable[[], Measurement] | None = None
     usual_class: PlatformClass | None = None
+    revoked_by: EndorsementType | None = None
     trim: Callable[[bytes], bytes] = lambda quote: quote

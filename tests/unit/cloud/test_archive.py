@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
 
 from edgeclave import cose
 from edgeclave.cli.main import run
@@ -169,6 +170,30 @@ def test_keys_revoked_since(folder, hardware, capsys):
     assert code == 1
     assert checks["result"] == ("passed", None)
     assert checks["since"] == ("failed", "revoked-since")
+
+
+BEFORE, AFTER = RECEIVED - 7200, RECEIVED + 7200
+REPLACED = {"revoked": True, "reason": x509.ReasonFlags.superseded}
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "verdict"),
+    [
+        pytest.param({"revoked": True, "revoked_at": AFTER}, 1, ("failed", "revoked-since"), id="no reason given"),
+        pytest.param(
+            {"revoked": True, "revoked_at": AFTER, "reason": x509.ReasonFlags.key_compromise},
+            1,
+            ("failed", "revoked-since"),
+            id="the key was stolen",
+        ),
+        pytest.param({**REPLACED, "revoked_at": AFTER}, 0, ("passed", "superseded"), id="replaced later"),
+        pytest.param({**REPLACED, "revoked_at": BEFORE}, 1, ("failed", "revoked-since"), id="replaced before"),
+    ],
+)
+def test_why_keys_were_revoked(folder, hardware, capsys, changes, code, verdict):
+    today(folder, hardware, **changes)
+    found, checks, _ = verify(folder, capsys, *AT)
+    assert (found, checks["since"]) == (code, verdict)
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,12 @@ def stand_in(hardware, tee, quote, **collateral):
 
 
 class TestStandInHardware:
+    @pytest.mark.parametrize("version", [4, 5])
+    def test_a_domain_that_may_be_migrated_is_refused(self, hardware, version):
+        assert stand_in(hardware, "tdx", hardware.tdx_quote(version=version))
+        quote = hardware.tdx_quote(version=version, migratable=True)
+        assert code_of(stand_in, hardware, "tdx", quote) == "migratable-platform"
+
     @pytest.mark.parametrize(
         ("collateral", "code"),
         [
