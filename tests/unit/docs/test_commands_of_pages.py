@@ -21,4 +21,4 @@ def test_a_page_with_commands_is_followed_by_a_test(page):
     elif typed:
         assert typed == {"console"}, "the reader of tests/fixtures/console.py follows no other blocks"
         tests = [test for test in (ROOT / "tests" / "e2e").glob("test_*.py") if f'"{page.name}"' in test.read_text()]
-        assert any(".follow(" in test.read_text() for test in tests)
+        assert any(".follow" in test.read_text() for test in tests)
