@@ -34,13 +34,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("edgeclave.cli.verify", "Verify a quote, report, evidence or sealed result from a file, offline."),
     "verifier": ("edgeclave.cli.verifier", "The verifier as a service, for relying parties that ask over HTTP."),
     "endorsements": ("edgeclave.cli.endorsements", "What vendors say about platforms: certificates, revocations, TCB."),
-<<<<<<< HEAD
     "deploy": (
         "edgeclave.cli.deploy",
         "Deploy to one device or to all with a tag: what changes, apply it, watch until it runs.",
     ),
-=======
->>>>>>> proofs
     "archive": ("edgeclave.cli.archive", "What `edgeclave consume --archive` keeps: have it timestamped."),
     "consume": ("edgeclave.cli.consume", "Read, verify and open sealed results in the cloud."),
 }
