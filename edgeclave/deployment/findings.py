@@ -85,7 +85,7 @@ class Report:
     def line(self, path: Path) -> int:
         while path and path not in self._lines:
             path = path[:-1]
-        return self._lines.get(path, 0)
+        return self._lines.get(path, 1 if self._lines else 0)
 
     def _add(self, severity: Literal["error", "warning"], code: str, path: Path, what: str, advice: str) -> None:
         if path in self.unresolved and code not in _ABOUT_REFERENCES:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import bisect
 import json
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from edgeclave.deployment.twin_limits import Path
 from edgeclave.errors import ConfigurationError
 
 MAX_JSON_DEPTH = 64
+MAX_DIGITS = 4300  # of an integer that Python reads
 _PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
 
 
@@ -49,10 +51,10 @@ def read(text: str, where: str) -> Located:
             where=f"{where}, line {error.lineno}, column {error.colno}",
             advice=advice,
         ) from error
-    except ValueError as error:
-        raise ConfigurationError("bad-json", str(error), where=where) from error
+    except ValueError as error:  # a number that is none, or too long to be read
+        raise _bad(str(error), where, _first_line(text, _is_no_number), "write a number of JSON") from error
     except RecursionError as error:
-        raise ConfigurationError("bad-json", "is nested too deeply", where=where) from error
+        raise _too_deep(where, _first_line(text, _Depth().exceeded)) from error
     return _locate(text, value, where)
 
 
@@ -78,7 +80,7 @@ def _locate(text: str, value: Any, where: str) -> Located:
             wants_name = False
         elif piece in ("{", "["):
             if len(opened) >= MAX_JSON_DEPTH:
-                raise ConfigurationError("bad-json", f"is nested deeper than {MAX_JSON_DEPTH} levels", where=where)
+                raise _too_deep(where, _line(line_ends, match.start()))
             if _is_element(opened):
                 lines[tuple(path)] = _line(line_ends, match.start())
             opened.append(set() if piece == "{" else None)
@@ -96,6 +98,33 @@ def _locate(text: str, value: Any, where: str) -> Located:
         elif piece != ":" and _is_element(opened):
             lines[tuple(path)] = _line(line_ends, match.start())
     return Located(value, lines, repeated)
+
+
+class _Depth:
+    def __init__(self) -> None:
+        self._levels = 0
+
+    def exceeded(self, piece: str) -> bool:
+        self._levels += (piece in ("{", "[")) - (piece in ("}", "]"))
+        return self._levels > MAX_JSON_DEPTH
+
+
+def _is_no_number(piece: str) -> bool:
+    return piece in ("NaN", "Infinity", "-Infinity") or (len(piece) > MAX_DIGITS and piece[0] != '"')
+
+
+def _first_line(text: str, wrong: Callable[[str], bool]) -> int:
+    """The line of the first piece that is `wrong`; 1 when there is none."""
+    start = next((match.start() for match in _PIECE.finditer(text) if wrong(match[0])), 0)
+    return text.count("\n", 0, start) + 1
+
+
+def _too_deep(where: str, line: int) -> ConfigurationError:
+    return _bad(f"is nested deeper than {MAX_JSON_DEPTH} levels", where, line, "look for a bracket that is not closed")
+
+
+def _bad(what: str, where: str, line: int, advice: str) -> ConfigurationError:
+    return ConfigurationError("bad-json", what, where=f"{where}, line {line}", advice=advice)
 
 
 def _is_element(opened: list[set[str] | None]) -> bool:

@@ -60,9 +60,11 @@ def test_repeated_names_at_every_depth() -> None:
     ("text", "where"),
     [
         pytest.param('{\n "a": 1,\n}', "line 3, column 1", id="comma too many"),
-        pytest.param('{"a": NaN}', "x.json", id="not a number"),
-        pytest.param("[" * (MAX_JSON_DEPTH + 1) + "]" * (MAX_JSON_DEPTH + 1), "x.json", id="nested too deeply"),
-        pytest.param("[" * 200_000, "x.json", id="nested without end"),
+        pytest.param('{"b": "NaN",\n "a": NaN}', "x.json, line 2", id="not a number"),
+        pytest.param('[\n\n1, -Infinity]', "x.json, line 3", id="a number without end"),
+        pytest.param("{\n\"a\": 1" + "0" * 5000 + "}", "x.json, line 2", id="a number of 5,000 digits"),
+        pytest.param("[" * MAX_JSON_DEPTH + "\n[" + "]" * 65, "x.json, line 2", id="nested too deeply"),
+        pytest.param("[\n" * 200_000, f"x.json, line {MAX_JSON_DEPTH + 1}", id="nested without end"),
     ],
 )  # fmt: skip
 def test_not_json(text: str, where: str) -> None:
