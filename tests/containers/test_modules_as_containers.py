@@ -251,6 +251,7 @@ NOT_STARTED: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "no-such-program": ({"createOptions": {"Entrypoint": ["/no/such/program"]}}, "backoff", "no such file"),
     "little-memory": ({"createOptions": python(IDLE, Memory=1)}, "backoff", "more Memory in createOptions"),
+    "typo": ({"createOptions": python(IDLE, CapDrp=["ALL"])}, "failed", "did you mean 'CapDrop'"),
     "two-networks": ({"createOptions": python(IDLE, NetworkMode="host")}, "failed", '"host": {}'),
 }
 
