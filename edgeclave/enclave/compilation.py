@@ -30,7 +30,7 @@ class CompileLimits:
 
 
 DEFAULT_LIMITS = CompileLimits()
-_OVER_A_LIMIT = (-signal.SIGKILL, -signal.SIGXCPU, -signal.SIGABRT, EXIT_OVER_LIMIT)  # Rust aborts without memory
+_OVER_A_LIMIT = (-signal.SIGXCPU, -signal.SIGABRT, EXIT_OVER_LIMIT)  # Rust aborts without memory
 
 
 def compile_to(code: int, wasm: bytes, limits: CompileLimits) -> None:
@@ -51,6 +51,15 @@ def compile_to(code: int, wasm: bytes, limits: CompileLimits) -> None:
     if exit_code == EXIT_REFUSED:
         why = os.pread(code, MAX_ERROR_BYTES, 0).decode(errors="replace")
         raise PackageError("wasm-refused", f"this is not a component that can run: {why}", where="Wasm")
+    if exit_code == -signal.SIGKILL:
+        raise PackageError(
+            "compile-limit",
+            f"compiling was ended by the system: it took more than {limits.processor_seconds} s, or more memory than"
+            " this device or its container has left",
+            where="Wasm",
+            advice="give it more memory (a Python trusted application takes 700 MiB to compile, once), or make the"
+            " code smaller",
+        )
     if exit_code in _OVER_A_LIMIT:
         raise PackageError(
             "compile-limit",
