@@ -59,6 +59,8 @@ def verify(
     try:
         loaded = None if policy is None else load_policy(policy)
         data, pinned = read_input(file), read_issuer(issuer, jwks)
+        if timestamp_ca is not None:
+            _require_record(data)
         if looks_like_token(data):
             outcome = verify_token(data, pinned, loaded, read_nonce(nonce), read_time(at))
         elif looks_like_record(data):
@@ -103,6 +105,16 @@ def _verify(
         raise ConfigurationError("not-readable", "not evidence this release knows", where="--evidence")
     outcome = replace(outcome, what="a sealed result and its evidence")
     return with_result(outcome, data, evidence, policy, nonce, known)
+
+
+def _require_record(data: bytes) -> None:
+    if not looks_like_record(data):
+        raise ConfigurationError(
+            "no-timestamp",
+            "only results of an archive have timestamps",
+            where="--timestamp-ca",
+            advice="name a file of its `results`",
+        )
 
 
 def _is_result(data: bytes) -> bool:
