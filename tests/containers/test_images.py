@@ -6,6 +6,7 @@ import fcntl
 import functools
 import hashlib
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from packaging.utils import canonicalize_name
 from edgeclave.evidence.runtime import runtime_digest
 from tests.fixtures.builds import CACHE, REPOSITORY
 from tests.fixtures.container_engine import docker
-from tests.fixtures.module_images import MODULES, image_name
+from tests.fixtures.module_images import BUILD_ENVIRONMENT, MODULES, build_command, image_name
 from tests.unit.images.test_image_sources import LISTS, pinned
 
 INSIDE = Path(__file__).parent / "inside"
@@ -90,6 +91,24 @@ def test_labels_say_what_it_is_and_what_it_was_built_from(module: str, base_imag
         "revision": "",
         "created": "",
     }
+
+
+def test_whoever_builds_says_from_what(module_images: dict[str, str], base_image: str) -> None:
+    said = {
+        "VERSION": "1.2.3",
+        "SOURCE": "https://example.org/edgeclave",
+        "REVISION": "0123456789abcdef",
+        "CREATED": "2026-01-02T03:04:05Z",
+    }
+    image = image_name("enclave_broker", "labelled")
+    command = build_command("enclave_broker", "amd64", image=image, arguments={"BASE": base_image, **said})
+    done = subprocess.run(command, check=False, cwd=REPOSITORY, env=BUILD_ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    try:
+        labels = json.loads(docker("image", "inspect", "--format", "{{json .Config.Labels}}", image))
+        assert {name: labels[f"org.opencontainers.image.{name.lower()}"] for name in said} == said
+    finally:
+        docker("image", "rm", image)
 
 
 def test_an_image_is_little_more_than_its_base(module: str, base_image: str) -> None:
