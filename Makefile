@@ -7,7 +7,7 @@ DOCKER ?= docker
 PYTEST_ARGUMENTS ?= --numprocesses 4  # most tests wait for something most of the time
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint images bench install clean
+.PHONY: help demo test lint images bench lock install clean
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,7 @@ lint: $(VENV)/.development  ## Formatting, style, types and the import contract 
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary edgeclave modules/enclave_broker/enclave_broker modules/ta_runner/ta_runner modules/sample_analytics/sample_analytics bench
 	@PYTHONPATH=modules/enclave_broker:modules/ta_runner:modules/sample_analytics $(BIN)/lint-imports --no-logo
+	@$(BIN)/hadolint .devcontainer/Dockerfile modules/*/Dockerfile.*
 
 images:  ## Build the modules' images with Docker, as edgeclave/MODULE
 	@for module in $(MODULES); do \
@@ -35,6 +36,9 @@ images:  ## Build the modules' images with Docker, as edgeclave/MODULE
 
 bench: $(VENV)/.development  ## Measure ratios against bare references, in one run
 	@$(BIN)/python -m bench
+
+lock: $(VENV)/.development  ## Renew the versions and hashes that the images install, and their bills of materials
+	@$(BIN)/python deploy/lock.py
 
 install: $(VENV)/.development  ## Only set up .venv, with everything for development
 

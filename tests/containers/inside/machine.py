@@ -1,4 +1,4 @@
-"""The first process of an emulated machine whose root file system is ta_runner's image (tests/fixtures/arm64_machine.py).
+"""The first process of an emulated machine whose root file system is ta_runner's image.
 
 It gives programs what a container would give them, runs each as the image's user, and turns the machine off. What they
 print goes to the console between lines that the test looks for.
@@ -31,7 +31,13 @@ def main() -> None:
     for name, arguments in PROGRAMS.items():
         print(f"\n=== {name}", flush=True)
         done = subprocess.run(
-            ["/opt/venv/bin/python3", *arguments], check=False, env=environment, cwd="/tmp", user=USER, group=USER, stdout=subprocess.PIPE
+            ["/opt/venv/bin/python3", *arguments],
+            check=False,
+            env=environment,
+            cwd="/tmp",
+            user=USER,
+            group=USER,
+            stdout=subprocess.PIPE,
         )
         print(f"\n{done.stdout.decode()}\n=== {name} ended {done.returncode}", flush=True)
     _libc.sync()

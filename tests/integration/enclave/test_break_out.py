@@ -18,18 +18,11 @@ from edgeclave.errors import EnclaveError
 from edgeclave.platforms.base import StartRequest
 from edgeclave.platforms.emulator import Emulator
 from edgeclave.platforms.enclave_process import EnclaveProcess
-from tests.fixtures.break_out import ATTEMPTS, LANDLOCK_ATTEMPTS
+from tests.fixtures.break_out import ALLOWED, ATTEMPTS, COMPILER_MAY, LANDLOCK_ATTEMPTS, REFUSED
 from tests.fixtures.builds import REPOSITORY, TRUSTED_APPS, BuiltPackage, build_package
 from tests.fixtures.wat.packages import HandmadePackage
 
 from .conftest import Start, call, now, reply
-
-ALLOWED = "what it may do"
-REFUSED = {
-    *("read a file", "write a file", "list a folder", "look at a file", "open its own memory"),
-    *("undo by prctl", "duplicate a descriptor", "control a descriptor", "control a device"),
-}
-COMPILER_MAY = {"thread", "executable memory", "memory made executable"}
 
 
 @functools.cache
