@@ -110,7 +110,7 @@ def _check_content(content: dict[str, Any], path: Path, report: Report, *, layer
         if name in (EDGE_AGENT, EDGE_HUB):
             continue
         if not layered and name not in deployed:
-            if nearest(name, (EDGE_AGENT, EDGE_HUB)) not in (EDGE_AGENT, EDGE_HUB) or deployed:
+            if nearest(name, [system for system in (EDGE_AGENT, EDGE_HUB) if system not in content]) is None:
                 advice = suggestion(name, [EDGE_AGENT, EDGE_HUB, *deployed])
                 report.error((*path, name), f"{name!r} is not a module of this deployment", advice)
             continue
@@ -129,6 +129,10 @@ def _require_whole(name: str, content: dict[str, Any], path: Path, report: Repor
         advice = f"{near!r} is there: was {name!r} meant?" if near else f"add {name!r}"
         report.error(path, f"{name!r} is missing", advice)
     elif isinstance(content[name], dict) and WHOLE not in content[name]:
+        if any(key.startswith(f"{WHOLE}.") for key in content[name]):
+            advice = f'put {MODULES_CONTENT!r} into "content": {{...}}'
+            report.error((*path, name), "a layer stands at the top of the file", advice)
+            return
         near = nearest(WHOLE, content[name])
         advice = f"{near!r} is there: was {WHOLE!r} meant?" if near else f"add {WHOLE!r}"
         report.error((*path, name), f"{WHOLE!r} is missing", advice)

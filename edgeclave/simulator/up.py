@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -87,6 +88,24 @@ async def up(template: Path, state: Path, seconds: float | None, report: Report,
         ConfigurationError: the template, the state directory, the container engine, or what the hub refuses.
         EngineError: what the container engine cannot do.
     """
+    with _Interruption() as interruption:
+        try:
+            await _run(template, state, seconds, report, interruption, containers=containers)
+        except asyncio.CancelledError:
+            if not interruption.reason:
+                raise
+    report(Stopped(interruption.reason))
+
+
+async def _run(
+    template: Path,
+    state: Path,
+    seconds: float | None,
+    report: Report,
+    interruption: _Interruption,
+    *,
+    containers: bool,
+) -> None:
     deployment = generate(template)  # before anything starts: most mistakes are here
     engine = await Engine.connect() if containers else None
     with _logging_to(state):
@@ -118,11 +137,10 @@ async def up(template: Path, state: Path, seconds: float | None, report: Report,
             agent.start()
             telling = asyncio.create_task(_tell_when_ready(agent, report))
             try:
-                reason = await _end(seconds)
+                await interruption.wait(seconds)
             finally:
                 telling.cancel()
                 await agent.stop()
-        report(Stopped(reason))
 
 
 async def _host(
@@ -130,12 +148,11 @@ async def _host(
 ) -> ModuleHost:
     if engine is None:
         return ProcessHost(simulator.state, deployment.folders)
-    loop = asyncio.get_running_loop()
-
-    def progress(module_id: str, text: str) -> None:
-        loop.call_soon_threadsafe(report, Progress(module_id, text))
-
-    host = await stack.enter_async_context(ContainerHost.running(engine, simulator.state, deployment.folders, progress))
+    host = await stack.enter_async_context(
+        ContainerHost.running(
+            engine, simulator.state, deployment.folders, lambda module, text: report(Progress(module, text))
+        )
+    )
     if missing := await simulator.listen_as_edge_hub(host.gateway_address):
         report(Note(missing))
     return host
@@ -152,24 +169,40 @@ def _module(event: ModuleEvent) -> ModuleChanged:
     return ModuleChanged(event.module_id, event.status, event.description, log)
 
 
-async def _end(seconds: float | None) -> str:
-    """Waits for SIGINT, SIGTERM or the end of the time; says which."""
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[str] = loop.create_future()
+class _Interruption:
+    """SIGINT and SIGTERM end what runs in order; a second one is left to Python. Entered on the task to interrupt."""
 
-    def end(reason: str) -> None:
-        if not ended.done():
-            ended.set_result(reason)
+    def __init__(self) -> None:
+        self.reason = ""
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[None] | None = None
+        self._task = asyncio.current_task()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, end, number.name)
-    if seconds is not None:
-        loop.call_later(seconds, end, f"{seconds:g} s are over")
-    try:
-        return await ended
-    finally:
+    def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
+            self._loop.add_signal_handler(number, self._end, number.name)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._loop.remove_signal_handler(number)
+
+    async def wait(self, seconds: float | None) -> None:
+        """Returns at a signal or at the end of the time. Before, a signal cancels the task, which is starting."""
+        self._ended = self._loop.create_future()
+        if seconds is not None:
+            self._loop.call_later(seconds, self._end, f"{seconds:g} s are over")
+        await self._ended
+
+    def _end(self, reason: str) -> None:
+        if self.reason:
+            return
+        self.reason = reason
+        self.__exit__()
+        if self._ended is not None:
+            self._ended.set_result(None)
+        elif self._task is not None:
+            self._task.cancel()
 
 
 @contextmanager

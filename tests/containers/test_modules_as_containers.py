@@ -251,6 +251,7 @@ NOT_STARTED: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "no-such-program": ({"createOptions": {"Entrypoint": ["/no/such/program"]}}, "backoff", "no such file"),
     "little-memory": ({"createOptions": python(IDLE, Memory=1)}, "backoff", "more Memory in createOptions"),
+    "typo": ({"createOptions": python(IDLE, CapDrp=["ALL"])}, "failed", "did you mean 'CapDrop'"),
     "two-networks": ({"createOptions": python(IDLE, NetworkMode="host")}, "failed", '"host": {}'),
 }
 
@@ -270,6 +271,22 @@ async def test_what_cannot_start_is_told_by_name_while_the_rest_runs(
         assert log(device, name), name
     running = [each for each in ours(state) if docker("inspect", "--format", "{{.State.Running}}", each) == "true"]
     assert len(running) == 1
+
+
+async def test_an_image_for_another_machine_is_told(device: Running, tmp_path: Path) -> None:
+    image = f"edgeclave-test/elsewhere:{uuid.uuid4()}"
+    (tmp_path / "program").write_bytes(b"\x7fELF" + bytes(60))
+    (tmp_path / "program").chmod(0o755)
+    (tmp_path / "Dockerfile").write_text('FROM scratch\nCOPY program /program\nENTRYPOINT ["/program"]\n')
+    await asyncio.to_thread(docker, "build", "--platform", "linux/arm64", "--tag", image, str(tmp_path))
+    try:
+        device.deploy(m={"image": image})
+        await eventually(lambda: device.module("m").get("runtimeStatus") == "backoff", SECONDS)
+        assert "its image is for arm64, and this machine is amd64" in device.module("m")["statusDescription"]
+        device.deploy()
+        await eventually(lambda: not device.pids(), SECONDS)
+    finally:
+        docker("image", "rm", image)
 
 
 async def test_a_name_that_another_container_has_is_not_taken_from_it(

@@ -60,6 +60,7 @@ class Suite:
 
     prepared: Prepared
     template: Path
+    options: Sequence[str] = ()
     findings: list[dict[str, Any]] = field(default_factory=list)
     simulator: subprocess.Popen[bytes] | None = None
     device: Device = field(init=False)
@@ -72,7 +73,7 @@ class Suite:
         return self.prepared.simulator_state / "data"
 
     def up(self) -> None:
-        arguments = ["sim", "up", str(self.template), "--state", str(self.prepared.simulator_state)]
+        arguments = ["sim", "up", str(self.template), "--state", str(self.prepared.simulator_state), *self.options]
         with (self.prepared.folder / "simulator.log").open("ab") as log:
             self.simulator = subprocess.Popen(
                 [sys.executable, "-m", "edgeclave", *arguments],
@@ -147,8 +148,21 @@ class Suite:
 
 
 @contextmanager
-def suite(folder: Path, cache: Path, *, source: dict[str, Any]) -> Iterator[Suite]:
-    """A fresh device. Keys, the signed package, the emulator and its compiled code come from `cache`."""
+def suite(
+    folder: Path,
+    cache: Path,
+    *,
+    source: dict[str, Any],
+    change: Callable[[dict[str, Any]], None] = lambda template: None,
+    options: Sequence[str] = (),
+) -> Iterator[Suite]:
+    """A fresh device. Keys, the signed package, the emulator and its compiled code come from `cache`.
+
+    Args:
+        source: of sample_analytics.
+        change: made to the deployment template.
+        options: of `edgeclave sim up`.
+    """
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as lock:  # for whoever runs tests beside this one
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -166,6 +180,7 @@ def suite(folder: Path, cache: Path, *, source: dict[str, Any]) -> Iterator[Suit
     template = json.loads(shared.template.read_text())
     sample = template["modulesContent"]["sample_analytics"]["properties.desired"]
     sample["source"] = source
+    change(template)
     if source["kind"] == "input":
         layer = json.loads((ROOT / "deployments" / "simulated-sensor.template.json").read_text())["content"]
         route = layer["modulesContent"]["$edgeHub"]["properties.desired.routes.sensor"]
@@ -173,7 +188,7 @@ def suite(folder: Path, cache: Path, *, source: dict[str, Any]) -> Iterator[Suit
     # `${MODULES.x}` images are found next to the template.
     path = ROOT / f".edgeclave-test-{os.getpid()}.template.json"
     path.write_text(json.dumps(template))
-    running = Suite(prepared, path)
+    running = Suite(prepared, path, options)
     try:
         running.up()
         yield running

@@ -114,6 +114,17 @@ def test_it_accepts_our_templates_and_makes_the_manifest_that_we_make(
     assert checked.returncode == 0, checked.stderr
 
 
+@pytest.mark.parametrize("layer", ["tee-sgx", "second-trusted-app"])
+def test_it_makes_the_layers_that_we_make(tool: Path, solution: Path, store: SchemaStore, layer: str) -> None:
+    """There is no schema of layers; the tool expands images, variables and createOptions."""
+    template = f"deployments/{layer}.template.json"
+    done = genconfig(tool, solution, store, template, "arm64v8")
+    assert done.returncode == 0, done.stdout + done.stderr
+    ours = generate(solution / template, {}, platform="arm64v8")
+    theirs: Any = json.loads((solution / "config" / ours.name).read_text())
+    assert theirs == ours.manifest
+
+
 @pytest.mark.parametrize("template", ["deployment.template.json", "deployment.debug.template.json"])
 def test_its_schema_of_templates_accepts_ours(tool: Path, solution: Path, store: SchemaStore, template: str) -> None:
     command: list[str | Path] = [tool / "python", "-c", VALIDATE_TEMPLATE, template]

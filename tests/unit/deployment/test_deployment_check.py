@@ -85,7 +85,7 @@ TYPOS = [
     case('"CapDrop": ["ALL"]', '"CapDrop": "ALL"', "bad-deployment", "must be an array", ""),
     case('"CapDrop"', '"CapAdd"', "unsafe-create-options", "IoT Edge strips added capabilities", ""),
     case('["no-new-privileges"]', '["seccomp=unconfined"]', "unsafe-create-options", "takes a protection away", ""),
-    case('"Memory": 536870912', '"Memory": "512m"', "bad-deployment", "whole number, not a text", "without quotes"),
+    case('"Memory": 1073741824', '"Memory": "512m"', "bad-deployment", "whole number, not a text", "without quotes"),
     case('"PidsLimit"', '"PidLimit"', "bad-deployment", "'PidLimit' is not known", "'PidsLimit'"),
     case('"max-file": "3"', '"max-file": 3', "bad-deployment", "must be a text", "quotes", id="log option as number"),
     case('"Type": "volume"', '"Type": "volumes"', "bad-deployment", "'volumes'", "'volume'", id="kind of mount"),
@@ -101,6 +101,7 @@ TYPOS = [
     case('"PidsLimit": 128', '"Binds": ["/srv"]', "bad-create-options", "is not a bind", "source:/path"),
     case('"PidsLimit": 128', '"Devices": ["/dev/tee0"]', "bad-deployment", "must be an object", "", id="device"),
     case('"PidsLimit": 128', '"NetworkMode": "host"', "unsafe-create-options", "namespace of the host", "remove it"),
+    case('"PidsLimit": 128', '"Zswap": 1', "unknown-create-option", "'Zswap' is no option", "ignores it"),
     case('"443/tcp"', '"443/http"', "bad-create-options", "'443/http' is not a port", "8080/tcp"),
     case('"HostPort": "443"', '"HostPort": 443', "bad-deployment", "must be a text", "quotes", id="port as number"),
     case(
@@ -136,6 +137,7 @@ TYPOS = [
     case('"trustedApps"', '"trustedApp"', "bad-deployment", "'trustedApp' is not known", "'trustedApps'"),
     case('"digest"', '"diegst"', "bad-deployment", "'diegst' is not known", "'digest'"),
     case('"$ANOMALY_DIGEST"', '"latest"', "bad-deployment", "sha256: and 64", ""),
+    case('"$ANOMALY_DIGEST"', '""', "bad-deployment", "sha256: and 64", "variable in .env"),
     case('"platform": "emulator"', '"platform": 1', "bad-deployment", "must be a text", "quotes"),
     case('"$ANOMALY_RECIPIENTS_SUMMARY"', '"not base64"', "bad-trusted-app", "base64url", "recipients sign"),
     case('"effect": "allow"', '"effect": "alow"', "bad-deployment", "'alow' is none of", "'allow'"),
@@ -230,6 +232,21 @@ def test_a_typo_in_a_layer(solution: Path, layer: str, right: str, wrong: str, c
     (finding,) = check_deployment(path, environment=NO_ENVIRONMENT)
     assert (finding.code, finding.severity) == (code, "error")
     assert abs(finding.line - line) <= 1  # 'modulesContent' is missing in `content`, which begins a line before
+
+
+def test_a_layer_at_the_top_of_the_file(solution: Path) -> None:
+    path = solution / "deployments/tee-sgx.template.json"
+    path.write_text(json.dumps(json.loads(path.read_text())["content"], indent=2))
+    said = [finding.what + finding.advice for finding in check_deployment(path, environment=NO_ENVIRONMENT)]
+    assert any('into "content"' in each for each in said)
+
+
+@pytest.mark.parametrize(("right", "wrong"), [('"$edgeHub"', '"edgeHub"'), ('"$edgeAgent"', '"$edgeagent"')])
+def test_a_misspelt_system_module(solution: Path, right: str, wrong: str) -> None:
+    path, _line = mistyped(solution, right, wrong)
+    (finding,) = [each for each in check_deployment(path, environment=NO_ENVIRONMENT) if right[1:-1] in each.what]
+    assert f"{right[1:-1]}' is missing" in finding.what
+    assert wrong[1:-1] in finding.advice
 
 
 def test_a_layer_gives_parts_of_an_entry(solution: Path) -> None:

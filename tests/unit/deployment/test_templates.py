@@ -50,7 +50,7 @@ def test_a_module_gets_the_least_it_needs(name: str) -> None:
     host = module["settings"]["createOptions"].pop("HostConfig")
     assert module["settings"] == {"image": f"${{MODULES.{name}}}", "createOptions": {}}
     assert (host["ReadonlyRootfs"], host["CapDrop"], host["SecurityOpt"]) == (True, ["ALL"], ["no-new-privileges"])
-    assert 0 < host["Memory"] <= 512 << 20
+    assert 0 < host["Memory"] <= 1 << 30
     assert 0 < host["PidsLimit"] <= 128
     assert host["LogConfig"]["Config"].keys() == {"max-size", "max-file"}
     assert {mount["Type"] for mount in host["Mounts"]} == {"volume"}
@@ -84,6 +84,8 @@ def test_a_tee_adds_its_devices_to_the_module_and_nothing_else(tee: str) -> None
     assert [device["PathOnHost"] for device in devices] == DEVICES[tee]
     assert all(device["PathInContainer"] == device["PathOnHost"] for device in devices)
     assert {device["CgroupPermissions"] for device in devices} == {"rw"}
+    assert entry[1]["settings"].pop("image") == "${MODULEDIR<../modules/ta_runner>}"  # found from that folder
+    entry[1]["settings"]["image"] = "${MODULES.ta_runner}"
     assert entry[1] == modules_of(template("deployment.template.json"))["ta_runner"]
     assert list(layer["content"]["modulesContent"]) == ["$edgeAgent"]
 
@@ -95,6 +97,7 @@ def test_every_template_has_images_for_every_platform(solution: Path, platform: 
         assert deployment.notes == ()
         assert deployment.name == path.name.replace(".template.json", f".{platform}.json")
         assert all(image.endswith(f"-{platform}") for image in deployment.folders)
+        assert all(folder.parent == solution / "modules" for folder in deployment.folders.values())
 
 
 def test_the_page_names_every_layer_and_its_devices() -> None:

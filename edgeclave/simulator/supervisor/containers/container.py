@@ -52,6 +52,7 @@ class ModuleContainer:
         self._body = body
         self._name = name
         self._log_file = log_file
+        self._architecture = engine.architecture
         self._id: str | None = None
         self._pid = 0
         self._log_since = 0.0
@@ -67,7 +68,7 @@ class ModuleContainer:
 
     async def start(self) -> None:
         if self._id is None:
-            await self._images.ensure(self._specification, self._log_file)
+            self._architecture = await self._images.ensure(self._specification, self._log_file)
         async with self._turn:
             try:
                 await self._start()
@@ -165,8 +166,11 @@ class ModuleContainer:
     def _reason(self, state: dict[str, Any]) -> str:
         if state.get("OOMKilled"):
             return "killed: it used more memory than HostConfig.Memory allows"
-        error = f" ({state['Error']})" if state.get("Error") else ""
-        return f"exited with code {state['ExitCode']}{error}"
+        code = state["ExitCode"]
+        if code and self._architecture != self._engine.architecture:
+            here = self._engine.architecture
+            return f"exited with code {code}; its image is for {self._architecture}, and this machine is {here}"
+        return f"exited with code {code}"
 
 
 def in_container(control_groups: str, container: str) -> bool:

@@ -32,7 +32,6 @@ _ADVICE = {  # what an engine says -> what a person can do
     r"(bind source path does not exist|no such file or directory)": "check the paths that its createOptions mount",
     r"memory limit": "give it more Memory in createOptions",
     r"cannot allocate memory": "stop what needs the machine's memory",
-    r"exec format error": "the image is for another architecture than this machine's",
 }
 
 
@@ -100,9 +99,6 @@ class Engine:
                 f"the engine cannot {doing}: {_cause(error) or error}",
                 advice="check that the engine still runs: `docker version`",
             ) from error
-
-    def close(self) -> None:
-        self.client.close()
 
 
 class NoSuchThing(EngineError):  # noqa: N818 - what it says, not that it is wrong

@@ -15,6 +15,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from edgeclave.deployment import create_options
+from edgeclave.deployment.container_options import check_create_options
+from edgeclave.deployment.findings import Report
 from edgeclave.errors import ConfigurationError
 from edgeclave.simulator.identities import HubIdentity, IdentityName
 from edgeclave.simulator.log import logger
@@ -99,6 +102,7 @@ class ContainerHost:
         module_id = specification.module_id
 
         def body() -> dict[str, Any]:
+            _check(specification)
             socket = socket_path(self._state.directory, module_id)
             socket.chmod(SOCKET_MODE)
             edge = edge_environment(
@@ -121,6 +125,19 @@ class ContainerHost:
 
         name = self._surroundings.name(module_id)
         return ModuleContainer(self._engine, self._images, specification, body, name=name, log_file=log_file)
+
+
+def _check(specification: ModuleSpecification) -> None:
+    """The engine would pass over a name that it does not know: a module would run with more than it is to have.
+
+    Raises:
+        ConfigurationError: what is wrong first.
+    """
+    report = Report(f"{specification.module_id}: {create_options.NAME}")
+    check_create_options(dict(specification.create_options), (), report)
+    for finding in report.findings:
+        if finding.severity == "error":
+            raise finding.error()
 
 
 def _names(state: SimulatorState) -> tuple[str, dict[str, str]]:

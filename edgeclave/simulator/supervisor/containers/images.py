@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from docker import APIClient  # type: ignore[import-untyped]
 
 Progress = Callable[[str, str], None]
-"""Told (module id, what is being done), from any thread."""
-PULL_REPORT_SECONDS = 1.0
+"""Told (module id, what is being done)."""
+Say = Callable[[str], None]
+REPORT_SECONDS = 2.0  # what is over sooner is not worth a line
 OUTPUT_LINES = 30  # of a failed build
 _STEP = re.compile(r"Step (?P<number>\d+)/(?P<count>\d+) : (?P<instruction>.*)")
 _PULL_ADVICE = {
@@ -48,21 +49,19 @@ class Images:
         self._progress = progress
         self._built: set[str] = set()
 
-    async def ensure(self, specification: ModuleSpecification, log_file: Path) -> None:
-        """Returns when the engine has the image; the output of a build that fails goes to the module's log.
+    async def ensure(self, specification: ModuleSpecification, log_file: Path) -> str:
+        """Returns the image's architecture when the engine has it. Output of a build that fails goes to the log.
 
         Raises:
             ConfigurationError: `image-not-built`, `image-not-there`, `bad-module-json`.
             EngineError: `image-not-pulled`, `docker-failed`.
         """
         image, folder = specification.image, self._folders.get(specification.image)
-        if folder is not None:
-            if image not in self._built:
-                await self._build(specification.module_id, read_build_settings(image, folder), log_file)
-                self._built.add(image)
-            return
+        if folder is not None and image not in self._built:
+            await self._build(specification.module_id, read_build_settings(image, folder), log_file)
+            self._built.add(image)
         try:
-            await self._engine.call(lambda client: client.inspect_image(image), f"look for {image}")
+            return await self._architecture(image)
         except NoSuchThing as error:
             if specification.image_pull_policy == "never":
                 raise ConfigurationError(
@@ -70,13 +69,21 @@ class Images:
                     f"the engine has no image {image}, and imagePullPolicy is never",
                     advice="load it into the engine, or let it be pulled (on-create)",
                 ) from error
-            await self._pull(specification.module_id, image, specification.registry)
+        await self._pull(specification.module_id, image, specification.registry)
+        return await self._architecture(image)
+
+    async def _architecture(self, image: str) -> str:
+        return str(
+            (await self._engine.call(lambda client: client.inspect_image(image), f"look for {image}"))["Architecture"]
+        )
 
     async def _build(self, module_id: str, settings: BuildSettings, log_file: Path) -> None:
-        self._progress(module_id, f"building {settings.image}")
         output: deque[str] = deque(maxlen=OUTPUT_LINES)
-        failure = await self._engine.call(
-            lambda client: self._follow_build(client, module_id, settings, output), f"build {settings.image}"
+        doing = f"build {settings.image}"
+        failure = await self._watched(
+            module_id,
+            f"building {settings.image}",
+            lambda say: self._engine.call(lambda client: _follow_build(client, settings, output, say), doing),
         )
         if failure is None:
             return
@@ -96,44 +103,16 @@ class Images:
             advice=advice,
         )
 
-    def _follow_build(
-        self, client: APIClient, module_id: str, settings: BuildSettings, output: deque[str]
-    ) -> str | None:
-        """Runs in a thread; what failed, or None."""
-        for said in client.build(
-            path=str(settings.context),
-            dockerfile=str(settings.dockerfile),
-            tag=settings.image,
-            buildargs=dict(settings.arguments),
-            target=settings.target,
-            rm=True,
-            forcerm=True,
-            decode=True,
-            use_config_proxy=True,
-        ):
-            if "error" in said:
-                return str(said["error"]).strip()[:400]
-            for line in str(said.get("stream", "")).splitlines():
-                if line.strip():
-                    output.append(line.rstrip())
-                if match := _STEP.fullmatch(line.strip()):
-                    step = f"step {match['number']} of {match['count']}: {match['instruction'][:80]}"
-                    self._progress(module_id, f"building {settings.image}, {step}")
-        return None
-
     async def _pull(self, module_id: str, image: str, registry: Registry | None) -> None:
-        self._progress(module_id, f"pulling {image}")
         credentials = {"username": registry.username, "password": registry.password} if registry else None
-
-        def follow(client: APIClient) -> str | None:
-            from docker.utils import parse_repository_tag  # type: ignore[import-untyped]
-
-            repository, tag = parse_repository_tag(image)
-            stream = client.pull(repository, tag=tag or "latest", stream=True, decode=True, auth_config=credentials)
-            return self._follow_pull(module_id, image, stream)
-
         try:
-            failure = await self._engine.call(follow, f"pull {image}")
+            failure = await self._watched(
+                module_id,
+                f"pulling {image}",
+                lambda say: self._engine.call(
+                    lambda client: _follow_pull(client, image, credentials, say), f"pull {image}"
+                ),
+            )
         except EngineError as error:
             failure = error.what
         if failure is not None:
@@ -141,17 +120,63 @@ class Images:
             advice = engine_error("", failure).advice or next(found, "")
             raise EngineError("image-not-pulled", f"{image} cannot be pulled: {failure[:400]}", advice=advice)
 
-    def _follow_pull(self, module_id: str, image: str, stream: Iterable[dict[str, Any]]) -> str | None:
-        layers: dict[str, tuple[int, int]] = {}
-        last = 0.0
-        for said in stream:
-            if "error" in said:
-                return str(said["error"])
-            detail = said.get("progressDetail") or {}
-            if said.get("status") == "Downloading" and detail.get("total"):
-                layers[said["id"]] = detail["current"], detail["total"]
-            if layers and time.monotonic() - last > PULL_REPORT_SECONDS:
-                last = time.monotonic()
-                done, total = (sum(numbers) >> 20 for numbers in zip(*layers.values(), strict=True))
-                self._progress(module_id, f"pulling {image}, {done} of {total} MiB")
-        return None
+    async def _watched(
+        self, module_id: str, what: str, work: Callable[[Say], Coroutine[Any, Any, str | None]]
+    ) -> str | None:
+        """What `work` returns; meanwhile what it says last is shown from time to time."""
+        self._progress(module_id, what)
+        said = shown = ""
+
+        def say(text: str) -> None:
+            nonlocal said
+            said = text
+
+        task = asyncio.ensure_future(work(say))
+        try:
+            while not (await asyncio.wait([task], timeout=REPORT_SECONDS))[0]:
+                if said != shown:
+                    shown = said
+                    self._progress(module_id, f"{what}, {said}")
+            return task.result()
+        finally:
+            task.cancel()
+
+
+def _follow_build(client: APIClient, settings: BuildSettings, output: deque[str], say: Say) -> str | None:
+    """Runs in a thread; what failed, or None."""
+    for said in client.build(
+        path=str(settings.context),
+        dockerfile=str(settings.dockerfile),
+        tag=settings.image,
+        buildargs=dict(settings.arguments),
+        target=settings.target,
+        rm=True,
+        forcerm=True,
+        decode=True,
+        use_config_proxy=True,
+    ):
+        if "error" in said:
+            return str(said["error"]).strip()[:400]
+        for line in str(said.get("stream", "")).splitlines():
+            if line.strip():
+                output.append(line.rstrip())
+            if match := _STEP.fullmatch(line.strip()):
+                say(f"step {match['number']} of {match['count']}: {match['instruction'][:80]}")
+    return None
+
+
+def _follow_pull(client: APIClient, image: str, credentials: dict[str, str] | None, say: Say) -> str | None:
+    """Runs in a thread; what failed, or None."""
+    from docker.utils import parse_repository_tag  # type: ignore[import-untyped]
+
+    repository, tag = parse_repository_tag(image)
+    layers: dict[str, tuple[int, int]] = {}
+    for said in client.pull(repository, tag=tag or "latest", stream=True, decode=True, auth_config=credentials):
+        if "error" in said:
+            return str(said["error"])
+        detail = said.get("progressDetail") or {}
+        if said.get("status") == "Downloading" and detail.get("total"):
+            layers[said["id"]] = detail["current"], detail["total"]
+            done, total = (sum(numbers) >> 20 for numbers in zip(*layers.values(), strict=True))
+            say(f"{done} of {total} MiB")
+    return None
