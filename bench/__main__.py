@@ -12,6 +12,8 @@ from rich.table import Table
 
 from bench import (
     call_path,
+    developer_loop,
+    device_memory,
     enclave_call,
     enclave_memory,
     enclave_start,
@@ -30,7 +32,9 @@ BENCHES: tuple[Callable[[], list[Row]], ...] = (
     call_path.rows,
     sealed_results.rows,
     enclave_start.rows,
+    developer_loop.rows,
     enclave_memory.rows,
+    device_memory.rows,
     outbox_drain.rows,
     evidence.rows,
     evidence_amd.rows,

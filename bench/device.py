@@ -47,6 +47,7 @@ async def simulated(folder: Path, modules: Mapping[str, dict[str, Any]]) -> Asyn
     content["$edgeHub"]["properties.desired"]["routes"] = {"all": "FROM /messages/* INTO $upstream"}
     path = folder / "deployment.template.json"
     path.write_text(json.dumps(template))
-    (folder / "modules").symlink_to(ROOT / "modules")  # `${MODULES.x}` is found next to the template
+    if not (folder / "modules").exists():
+        (folder / "modules").symlink_to(ROOT / "modules")  # `${MODULES.x}` is found next to the template
     async with process("edgeclave", "sim", "up", str(path), "--state", str(folder / "state")):
         yield folder / "state"

@@ -72,7 +72,7 @@ def _summary(files: list[Path], findings: list[Finding], errors: int) -> dict[st
 
 
 def _print(files: list[Path], findings: list[Finding], errors: int) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, emoji=False)  # `:100:` is a line, not an emoji
     for finding in findings:
         line = f":{finding.line}" if finding.line else ""
         console.print(f"{finding.file}{line}: ", end="", markup=False)

@@ -70,7 +70,7 @@ def examine(path: Path, environment: Mapping[str, str] | None, platform: str) ->
         values |= read_env_file(root / ENV_FILE)
     except ConfigurationError as error:
         report.findings.append(Finding.of(error))
-    images = Images(root, path.absolute().parent, values, platform)
+    images = Images(root, path.parent, values, platform)
     undefined = expand(text, values)[1]
     expanded, _ = expand(images.expand(text), values)
     try:
@@ -90,8 +90,8 @@ def examine(path: Path, environment: Mapping[str, str] | None, platform: str) ->
 
 def solution_of(path: Path) -> Path:
     """The folder that has `modules/` and `.env`: that of the file, or the one above it."""
-    folder = path.absolute().parent
-    above = folder.parent
+    folder = path.parent
+    above = folder.parent if folder.name not in ("", "..") else folder / ".."
     return above if not (folder / MODULES_FOLDER).is_dir() and (above / MODULES_FOLDER).is_dir() else folder
 
 

@@ -39,7 +39,7 @@ class Mount(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
 class PortBinding(msgspec.Struct, forbid_unknown_fields=True, rename="pascal"):
     """One host port of `PortBindings`."""
 
-    host_port: str
+    host_port: str = ""  # any that is free
     host_ip: str = ""
 
 

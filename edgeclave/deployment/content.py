@@ -22,7 +22,7 @@ from edgeclave.deployment.manifest import (
     name_of,
 )
 from edgeclave.deployment.route_checks import check_hub
-from edgeclave.deployment.structure import check_value
+from edgeclave.deployment.structure import check_value, fields_of
 from edgeclave.deployment.twin_checks import (
     check_known_twin,
     check_policy_names,
@@ -86,9 +86,9 @@ def check_document(document: Any, report: Report) -> None:
 
 
 def _check_targeting(top: dict[str, Any], report: Report) -> None:
-    for field in msgspec.structs.fields(_Targeting):
-        if field.encode_name in top:
-            check_value(top[field.encode_name], field.type, (field.encode_name,), report)
+    for name, field in fields_of(_Targeting).items():
+        if name in top:
+            check_value(top[name], field.type, (name,), report)
     condition = top.get("targetCondition")
     if isinstance(condition, str) and condition.strip() not in ("", "*"):
         with report.catching(("targetCondition",)):
@@ -110,7 +110,7 @@ def _check_content(content: dict[str, Any], path: Path, report: Report, *, layer
         if name in (EDGE_AGENT, EDGE_HUB):
             continue
         if not layered and name not in deployed:
-            if nearest(name, (EDGE_AGENT, EDGE_HUB)) not in (EDGE_AGENT, EDGE_HUB) or deployed:
+            if nearest(name, [system for system in (EDGE_AGENT, EDGE_HUB) if system not in content]) is None:
                 advice = suggestion(name, [EDGE_AGENT, EDGE_HUB, *deployed])
                 report.error((*path, name), f"{name!r} is not a module of this deployment", advice)
             continue
@@ -129,6 +129,10 @@ def _require_whole(name: str, content: dict[str, Any], path: Path, report: Repor
         advice = f"{near!r} is there: was {name!r} meant?" if near else f"add {name!r}"
         report.error(path, f"{name!r} is missing", advice)
     elif isinstance(content[name], dict) and WHOLE not in content[name]:
+        if any(key.startswith(f"{WHOLE}.") for key in content[name]):
+            advice = f'put {MODULES_CONTENT!r} into "content": {{...}}'
+            report.error((*path, name), "a layer stands at the top of the file", advice)
+            return
         near = nearest(WHOLE, content[name])
         advice = f"{near!r} is there: was {WHOLE!r} meant?" if near else f"add {WHOLE!r}"
         report.error((*path, name), f"{WHOLE!r} is missing", advice)

@@ -6,6 +6,7 @@ An image is `<repository>:<version>-<platform>`. A suffix chooses the platform: 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -94,7 +95,7 @@ class Images:
                 advice=f"{folder / MODULE_FILE} has {', '.join(module.image.tag.platforms) or 'none'}",
             )
         image = f"{module.image.repository}:{module.image.tag.version}-{platform}"
-        self.folders[image] = folder
+        self.folders[image] = Path(os.path.normpath(folder.absolute()))
         return image
 
     def _read(self, path: Path) -> _Module:

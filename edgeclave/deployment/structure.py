@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin
@@ -32,15 +33,24 @@ _QUOTED = {"int": "write the number without quotes", "bool": "write true or fals
 def check_object(
     value: object, kind: type[msgspec.Struct], path: Path, report: Report, *, any_case: bool = False
 ) -> bool:
-    """Whether the value is right as this struct; field by field, so that each wrong one is found."""
+    """Whether the value is right as this struct; field by field, so that each wrong one is found.
+
+    With `any_case` it is of Docker, which gets more fields with each release: a name like none known is a warning.
+    """
     if not isinstance(value, dict):
         report.error(path, f"must be an object, not {kind_of(value)}")
         return False
-    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    fields = fields_of(kind)
     names = {given: (member(fields, given) or given) if any_case else given for given in value}
     unknown = [given for given, name in names.items() if name not in fields]
     for given in unknown:
-        report.error((*path, given), f"the name {given!r} is not known here", suggestion(given, fields))
+        if any_case and nearest(given, fields) is None:
+            what = f"{given!r} is no option of Docker that is known here"
+            report.warn(
+                (*path, given), what, "an engine that does not know it ignores it", code="unknown-create-option"
+            )
+        else:
+            report.error((*path, given), f"the name {given!r} is not known here", suggestion(given, fields))
     missing = [name for name, field in fields.items() if field.required and name not in names.values()]
     for name in missing:
         if nearest(name, unknown) is None:  # otherwise it was told of as unknown
@@ -51,6 +61,12 @@ def check_object(
         if name in fields
     ]
     return all(right) and not unknown and not missing
+
+
+@functools.cache
+def fields_of(kind: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    """The fields of a struct by the names that stand in JSON."""
+    return {field.encode_name: field for field in msgspec.structs.fields(kind)}
 
 
 def member(value: Iterable[str], name: str) -> str | None:
@@ -66,7 +82,10 @@ def check_value(value: object, kind: Any, path: Path, report: Report) -> bool:
         message = str(error)
         if match := _PLACE.search(message):
             path, message = (*path, *_steps(match["path"])), message[: match.start()]
-        report.error(path, *_explained(message, kind))
+        what, advice = _explained(message, kind)
+        if value == "" and not advice:
+            advice = "it is empty: fill in its variable in .env"
+        report.error(path, what, advice)
         return False
     return True
 

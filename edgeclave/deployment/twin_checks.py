@@ -16,7 +16,7 @@ from edgeclave.deployment.document import nearest, suggestion
 from edgeclave.deployment.findings import Report
 from edgeclave.deployment.known_modules import ENCLAVE_BROKER, TA_RUNNER
 from edgeclave.deployment.manifest import WHOLE, expect_object
-from edgeclave.deployment.structure import check_object, check_value
+from edgeclave.deployment.structure import check_object, check_value, fields_of
 from edgeclave.deployment.twin_limits import MAX_PROPERTIES_BYTES, Path, faults, size_bytes
 from edgeclave.edge.twins.access_policy import IOTHUB, MAX_STATEMENTS, THIS_DEVICE, Policy, PolicyDocument, Statement
 from edgeclave.edge.twins.enclave_broker import Quotas
@@ -165,11 +165,11 @@ def _check_entries(name: str, statement: Statement, path: Path, report: Report) 
 
 def _check_part(kind: type[msgspec.Struct], parts: Sequence[str], value: Any, path: Path, report: Report) -> None:
     """One field of an entry, as a layer may give it."""
-    fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+    fields = fields_of(kind)
     if parts[0] not in fields:
         report.error(path, f"the name {parts[0]!r} is not known here", suggestion(parts[0], fields))
     elif len(parts) == 1:
-        check_value(value, fields[parts[0]], path, report)
+        check_value(value, fields[parts[0]].type, path, report)
 
 
 def _strings(statement: Any, name: str) -> list[str]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgeclave.ta.package import Package
 
 MAX_COMPILED_BYTES = 512 << 20
+_POLL_SECONDS = 0.001
 DIGEST_BYTES = 32
 TRAILER_BYTES = 2 * DIGEST_BYTES
 
@@ -62,6 +63,7 @@ class Files:
         self._code: CodeFile | None = None
         self._package: Package | None = None
         self._failure: BaseException | None = None
+        self._asked_to_start = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
 
     def begin_reading(self) -> None:
@@ -69,13 +71,15 @@ class Files:
         self._thread.start()
 
     def read(self) -> tuple[Package, CodeFile | None]:
-        """Waits for the thread, or starts it.
+        """Waits for the thread, or starts it. Call it once the host asked to start: code that could still be changed by
+        then is not used.
 
         Raises:
             PackageError: from reading the package.
         """
         if self._thread.ident is None:
             self.begin_reading()
+        self._asked_to_start.set()
         self._thread.join()
         if self._failure is not None:
             raise self._failure
@@ -92,11 +96,17 @@ class Files:
     def _read(self) -> None:
         try:
             library_digest()  # remembered
-            if self.cached is not None:
-                self._code = CodeFile.read(self.cached)
             self._package = _read_package(self._package_descriptor)
+            if self.cached is not None:
+                self._wait_for_code(self.cached)
+                self._code = CodeFile.read(self.cached)
         except BaseException as error:
             self._failure = error
+
+    def _wait_for_code(self, descriptor: int) -> None:
+        """The host may still be writing it while this process imports."""
+        while not memory_files.is_unchangeable(descriptor) and not self._asked_to_start.wait(_POLL_SECONDS):
+            pass
 
 
 @lru_cache(maxsize=1)

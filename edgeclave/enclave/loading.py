@@ -20,8 +20,7 @@ from edgeclave.errors import PackageError
 from edgeclave.evidence.eat import StorageLevel
 from edgeclave.ta.identity import Identity
 from edgeclave.ta.manifest import Manifest
-from edgeclave.ta.signature import verify_package
-from edgeclave.ta.wrapping import as_component
+from edgeclave.ta.signature import VerifiedPackage, verify_package
 
 
 @dataclass(frozen=True)
@@ -47,21 +46,26 @@ def load(files: Files, hardware: Hardware, engine: Engine) -> Loaded:
         verified = verify_package(package)
         identity = replace(verified.identity, debug=verified.identity.debug or hardware.debug)
         _check_storage_protection(verified.manifest, storage_level(hardware))
-        wasm = as_component(verified.wasm)
         # unique_id covers the Wasm, so that 19 MB need not be hashed once more.
         key = unique_key(hardware, identity, "compiled-code")
         code = CompiledCode(key, identity.unique_id, debug=identity.debug)
         component = None if files.cached is None or hardware.debug else code.load(engine, cached)
         compiled = component is None and not hardware.debug
         if hardware.debug:
-            component = _compile_for_debugger(engine, wasm)
+            component = _compile_for_debugger(engine, _component(verified))
         elif component is None:
-            component = code.compile(engine, wasm, files.fresh, DEFAULT_LIMITS)
+            component = code.compile(engine, _component(verified), files.fresh, DEFAULT_LIMITS)
     finally:
         files.close()
     imports = component.type.imports(engine)
     check_imports(imports)
     return Loaded(identity, verified.manifest, component, imports, compiled)
+
+
+def _component(package: VerifiedPackage) -> bytes:
+    from edgeclave.ta.wrapping import as_component  # what was compiled once was accepted: most starts do not need it
+
+    return as_component(bytes(package.wasm))
 
 
 def _compile_for_debugger(engine: Engine, wasm: bytes) -> Component:

@@ -12,7 +12,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -27,17 +27,38 @@ _INDEX_BYTES = 16 << 10  # the end of a package, which names its digest: enough 
 
 @dataclass(eq=False)
 class _CodeInUse:
-    """A memory file with compiled code, closed when its last user has let go."""
+    """A memory file with compiled code, closed when its last user has let go. `source` is what it is yet to be read
+    from; the lock is held meanwhile, so that of many who start at once only one reads."""
 
     path: Path
     descriptor: int
+    source: int | None = None
     users: int = 0
+    filling: threading.Lock = field(default_factory=threading.Lock)
+
+    def fill(self) -> None:
+        """Raises OSError; then the file stays one that could still be changed, and no enclave uses it."""
+        with self.filling:
+            if self.source is None:
+                return
+            source, self.source = self.source, None
+            try:
+                memory_files.copy(source, self.descriptor, MAX_COMPILED_BYTES)
+                memory_files.make_unchangeable(self.descriptor)
+            finally:
+                os.close(source)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+        if self.source is not None:
+            os.close(self.source)
 
 
 class CacheSlot:
     """What one start needs: `cached`, the code to run (None on a miss), and `fresh`, an empty memory file.
 
-    Close it in any case. An instance that runs the code holds it beyond that: `hold` returns how to let go.
+    The code is there once `fill` has returned, which takes long enough to let the enclave start meanwhile. Close the
+    slot in any case. An instance that runs the code holds it beyond that: `hold` returns how to let go.
     """
 
     def __init__(self, cache: CompiledCodeCache, path: Path, code: _CodeInUse | None) -> None:
@@ -49,6 +70,16 @@ class CacheSlot:
     @property
     def cached(self) -> int | None:
         return None if self._code is None else self._code.descriptor
+
+    def fill(self) -> None:
+        """Reads the code into memory, or waits for whoever does. Raises OSError."""
+        if self._code is None:
+            return
+        try:
+            self._code.fill()
+        except OSError:
+            self._cache.forget(self._code)
+            raise
 
     def keep(self) -> None:
         """Takes what the enclave compiled as the code from now on, here and on disk."""
@@ -82,7 +113,7 @@ class CompiledCodeCache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._in_use: dict[Path, _CodeInUse] = {}
-        self._lock = threading.RLock()  # held while a file is read, so that of many starts at once only one does it
+        self._lock = threading.RLock()
 
     def open(self, package: Path) -> CacheSlot:
         """Raises OSError when package or folder cannot be used."""
@@ -92,7 +123,7 @@ class CompiledCodeCache:
             digest = hashlib.sha256(file.read(_INDEX_BYTES)).hexdigest()
         path = self._folder / f"{digest}-{version('wasmtime')}-{os.uname().machine}{_SUFFIX}"
         with self._lock:
-            code = self._in_use.get(path) or self._read(path)
+            code = self._in_use.get(path) or self._find(path)
             return CacheSlot(self, path, None if code is None else self.use(code))
 
     def replace(self, path: Path, descriptor: int) -> _CodeInUse:
@@ -111,30 +142,30 @@ class CompiledCodeCache:
         with self._lock:
             code.users -= 1
             if code.users == 0:
-                os.close(code.descriptor)
-                if self._in_use.get(code.path) is code:
-                    del self._in_use[code.path]
+                code.close()
+                self.forget(code)
 
-    def _put(self, path: Path, descriptor: int) -> _CodeInUse:
-        self._in_use[path] = code = _CodeInUse(path, descriptor)
+    def forget(self, code: _CodeInUse) -> None:
+        """Nobody else gets it."""
+        with self._lock:
+            if self._in_use.get(code.path) is code:
+                del self._in_use[code.path]
+
+    def _put(self, path: Path, descriptor: int, source: int | None = None) -> _CodeInUse:
+        self._in_use[path] = code = _CodeInUse(path, descriptor, source)
         return code
 
-    def _read(self, path: Path) -> _CodeInUse | None:
+    def _find(self, path: Path) -> _CodeInUse | None:
         try:
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        code = memory_files.create("compiled-code")
         try:
             os.utime(file)
-            memory_files.copy(file, code, MAX_COMPILED_BYTES)
-            memory_files.make_unchangeable(code)
+            return self._put(path, memory_files.create("compiled-code"), file)
         except BaseException:
-            os.close(code)
-            raise
-        finally:
             os.close(file)
-        return self._put(path, code)
+            raise
 
     def _write(self, path: Path, code: int) -> None:
         self._make_room()

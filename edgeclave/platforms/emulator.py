@@ -91,14 +91,22 @@ class Emulator:
             return await self._start(package, request, await self._open_cache(package), keeper)
 
     async def _start(self, package: Path, request: StartRequest, slot: CacheSlot, keeper: Keeper) -> EnclaveProcess:
+        # The enclave imports what it needs while its code is read; it waits for it until it is asked to start.
+        filling = asyncio.ensure_future(asyncio.to_thread(self._fill, slot))
         try:
             enclave = await self._spawn(package, slot, request.slot, keeper)
+            try:
+                await asyncio.shield(filling)
+            except BaseException:
+                await enclave.kill()
+                raise
             started = await enclave.start(request)
             if started.compiled:
                 await _to_the_end(asyncio.to_thread(slot.keep), lambda _: enclave.kill())
             let_go = slot.hold()
             enclave.ended.add_done_callback(lambda _: let_go())
         finally:
+            await asyncio.gather(filling, return_exceptions=True)
             slot.close()
         return enclave
 
@@ -124,13 +132,20 @@ class Emulator:
         try:
             return self._cache.open(package)
         except OSError as error:
-            what = "package" if error.filename == str(package) else "cache of compiled code"
+            if error.filename != str(package):
+                raise _cache_unusable(error) from error
             raise PackageError(
-                "package-unreadable" if what == "package" else "cache-unusable",
-                f"the {what} cannot be used: {error.strerror}",
-                where=str(error.filename or package),
-                advice="check that it is there, its permissions, and the space on the disk",
+                "package-unreadable",
+                f"the package cannot be used: {error.strerror}",
+                where=str(package),
+                advice="check that it is there and its permissions",
             ) from error
+
+    def _fill(self, slot: CacheSlot) -> None:
+        try:
+            slot.fill()
+        except OSError as error:
+            raise _cache_unusable(error) from error
 
     def _secrets(self) -> int:
         """A memory file with what the enclave is told of its hardware, at its start."""
@@ -178,6 +193,15 @@ class Emulator:
                 _write(self.anchor_file, _public_pem(_load(key)), 0o644)
         finally:
             os.close(folder)
+
+
+def _cache_unusable(error: OSError) -> PackageError:
+    return PackageError(
+        "cache-unusable",
+        f"the cache of compiled code cannot be used: {error.strerror}",
+        where=str(error.filename or "compiled code"),
+        advice="check its permissions, the disk it is on, and the memory that is free",
+    )
 
 
 def _load(path: Path) -> ec.EllipticCurvePrivateKey:

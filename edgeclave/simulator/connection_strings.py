@@ -1,4 +1,4 @@
-"""Connection strings for the service SDKs."""
+"""Connection strings for the service SDKs, and of the edge device."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from edgeclave.simulator.policies import OWNER, PROVISIONING_OWNER, policy_key
 from edgeclave.simulator.settings import Settings
 
 Kind = Literal["service", "eventhub", "provisioning"]
+
+
+def device_connection_string(settings: Settings, key: str) -> str:
+    """The edge device's own, for tools that set themselves up as it. A secret.
+
+    It names the hub as modules do, so its users need the simulator's proxy.
+    """
+    return f"HostName={settings.hub_host};DeviceId={settings.device_id};SharedAccessKey={key}"
 
 
 def connection_string(settings: Settings, kind: Kind, policy: str = "") -> str:

@@ -7,9 +7,10 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Literal
 
 from edgeclave.errors import ConfigurationError
-from edgeclave.simulator.connection_strings import Kind, connection_string
+from edgeclave.simulator.connection_strings import Kind, connection_string, device_connection_string
 from edgeclave.simulator.runtime_file import Runtime, read_runtime
 from edgeclave.simulator.service_client import EnsureModule, carry_out
 from edgeclave.simulator.settings import with_usable_ports
@@ -47,8 +48,8 @@ async def environment_of(directory: Path, module_id: str) -> dict[str, str]:
     return module_environment(directory, settings, module_id=module_id, generation_id=generation_id, address=address)
 
 
-async def connection_of(directory: Path, kind: Kind, policy: str = "") -> tuple[str, str, str]:
-    """(connection string, CA file, device id).
+async def connection_of(directory: Path, kind: Kind | Literal["device"], policy: str = "") -> tuple[str, str, str]:
+    """(connection string, CA file, device id); `device` is the edge device's own.
 
     Raises:
         HubError: there is no such policy.
@@ -59,7 +60,11 @@ async def connection_of(directory: Path, kind: Kind, policy: str = "") -> tuple[
             settings, ca_file = with_usable_ports(joined.store, joined.settings), str(joined.pki.ca_file)
         else:
             settings, ca_file = joined.settings, joined.ca_file
-        return connection_string(settings, kind, policy), ca_file, settings.device_id
+        if kind == "device":
+            text = device_connection_string(settings, _read_key(directory, settings.device_id))
+        else:
+            text = connection_string(settings, kind, policy)
+        return text, ca_file, settings.device_id
 
 
 @asynccontextmanager
@@ -90,11 +95,22 @@ async def _runtime_or_state(directory: Path) -> Runtime | SimulatorState:
 
 def _read_identity(directory: Path, device_id: str, module_id: str) -> tuple[str, str] | None:
     """Generation id and address, read beside the running simulator."""
-    with closing(
-        sqlite3.connect(f"{(directory.absolute() / 'state.sqlite').as_uri()}?mode=ro", uri=True)
-    ) as connection:
-        row: tuple[str, str] | None = connection.execute(
-            "SELECT generation_id, address FROM identities WHERE device_id = ? AND module_id = ?",
+    row = _read_columns(directory, "generation_id, address", device_id, module_id)
+    return (str(row[0]), str(row[1])) if row else None
+
+
+def _read_key(directory: Path, device_id: str) -> str:
+    row = _read_columns(directory, "primary_key", device_id, "")
+    if row is None:
+        raise ConfigurationError("no-such-device", f"there is no device {device_id}", where=str(directory))
+    return str(row[0])
+
+
+def _read_columns(directory: Path, columns: str, device_id: str, module_id: str) -> tuple[object, ...] | None:
+    database = f"{(directory.absolute() / 'state.sqlite').as_uri()}?mode=ro"
+    with closing(sqlite3.connect(database, uri=True)) as connection:
+        row: tuple[object, ...] | None = connection.execute(
+            f"SELECT {columns} FROM identities WHERE device_id = ? AND module_id = ?",  # noqa: S608 - written above
             (device_id, module_id),
         ).fetchone()
     return row

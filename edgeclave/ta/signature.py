@@ -52,7 +52,7 @@ class VerifiedPackage:
 
     identity: Identity
     manifest: Manifest
-    wasm: bytes
+    wasm: memoryview
     digest: str
     chain: tuple[x509.Certificate, ...]
 

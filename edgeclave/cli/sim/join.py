@@ -20,6 +20,7 @@ class Service(StrEnum):
     SERVICE = "service"
     EVENTHUB = "eventhub"
     PROVISIONING = "provisioning"
+    DEVICE = "device"
 
 
 def env(
@@ -44,7 +45,11 @@ def env(
 
 def connection_string_command(
     service: Annotated[
-        Service, typer.Argument(help="service: azure-iot-hub; eventhub: azure-eventhub; provisioning: the enrolments.")
+        Service,
+        typer.Argument(
+            help="service: azure-iot-hub; eventhub: azure-eventhub; provisioning: the enrolments; device: the edge"
+            " device's own, for iotedgehubdev."
+        ),
     ],
     state: State = DEFAULT_STATE,
     policy: Annotated[str, typer.Option("--policy", help="A shared access policy with fewer rights.")] = "",
@@ -52,7 +57,8 @@ def connection_string_command(
 ) -> None:
     """Print the connection string for a service SDK. It is a secret of this simulator.
 
-    The SDKs must trust its CA: azure-iot-hub by REQUESTS_CA_BUNDLE, azure-eventhub by connection_verify.
+    The SDKs must trust its CA: azure-iot-hub by REQUESTS_CA_BUNDLE, azure-eventhub by connection_verify. Users of the
+    device's own also need https_proxy, which `edgeclave sim env` prints.
 
     Example: edgeclave sim connection-string eventhub --json
     """

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from edgeclave.cli.ta.common import Folder, progress
+from edgeclave.cli.ta.common import HERE, Folder, progress
 from edgeclave.develop.project import Project
 from edgeclave.ta.build import build_wasm
 
 
 def build(
-    folder: Folder,
+    folder: Folder = HERE,
     out: Annotated[Path | None, typer.Option("--out", help="Wasm to write [DIR/build/NAME.wasm].")] = None,
 ) -> None:
     """Build the WebAssembly of a trusted application, from Python (app.py) or C (app.c), if its sources have changed.

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from edgeclave.cli.ta.common import HERE
 from edgeclave.develop.development_keys import development_reader, make_missing_authorities, recipient_set
 from edgeclave.errors import ConfigurationError, EnclaveError
 from edgeclave.platforms.base import CallOutcome, CallRequest, StartRequest
@@ -26,7 +27,7 @@ from edgeclave.ta.source import load_source
 
 
 def debug(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with ta.toml and app.c.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with ta.toml and app.c [here].")] = HERE,
     gdb_options: Annotated[list[str] | None, typer.Argument(metavar="-- GDB OPTIONS", help="Options for gdb.")] = None,
     method: Annotated[str | None, typer.Option("--method", help="Method to call [the only one].")] = None,
     payload: Annotated[str, typer.Option("--payload", help="Its payload, as JSON.")] = "null",

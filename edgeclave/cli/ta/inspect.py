@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeclave.cli.ta.common import Json, Keys, print_lines
+from edgeclave.cli.ta.common import HERE, Json, Keys, print_lines
 from edgeclave.cose import sha256
 from edgeclave.develop.obstacles import Obstacle, of_grants, of_manifest, of_wasm
 from edgeclave.develop.project import Project, read_wasm
@@ -26,7 +26,9 @@ WASM_SUFFIX = ".wasm"
 
 
 def inspect(
-    target: Annotated[Path, typer.Argument(metavar="FILE.ta|FILE.wasm|DIR", help="A package, its code, or a project.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="FILE.ta|FILE.wasm|DIR", help="A package, its code, or a project [here].")
+    ] = HERE,
     keys: Keys = DEFAULT_FOLDER,
     as_json: Json = False,
 ) -> None:
@@ -52,13 +54,13 @@ def inspect(
 
 
 def _of_package(file: Path, package: Package, verified: VerifiedPackage) -> dict[str, Any]:
-    identity = verified.identity
+    identity, wasm = verified.identity, bytes(verified.wasm)
     return {
         "file": str(file),
         "digest": verified.digest,
         "size": file.stat().st_size,
         **_of_manifest(verified.manifest),
-        **_of_wasm(verified.wasm),
+        **_of_wasm(wasm),
         "identity": {
             "unique_id": identity.unique_id.hex(),
             "signer_id": identity.signer_id.hex(),
@@ -68,9 +70,7 @@ def _of_package(file: Path, package: Package, verified: VerifiedPackage) -> dict
         },
         "signer": [certificate.subject.rfc4514_string() for certificate in verified.chain],
         "annotations": dict(package.annotations),
-        "obstacles": _described(
-            *of_wasm(verified.wasm), *of_grants(verified.manifest, verified.wasm), *of_manifest(verified.manifest)
-        ),
+        "obstacles": _described(*of_wasm(wasm), *of_grants(verified.manifest, wasm), *of_manifest(verified.manifest)),
     }
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from edgeclave.cli.ta.answers import show, show_log
-from edgeclave.cli.ta.common import Json, Keys, progress
+from edgeclave.cli.ta.common import HERE, Json, Keys, progress
 from edgeclave.cli.ta.repl import serve_lines
 from edgeclave.develop.device import Device
 from edgeclave.develop.emulated_app import CallFailure, EmulatedApp
@@ -27,7 +27,9 @@ MAX_PAYLOAD_BYTES = 1 << 20  # no manifest may allow more (limits.message_kib)
 
 
 def run(
-    target: Annotated[Path, typer.Argument(metavar="DIR|FILE.ta", help="A project's folder, or a signed package.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="DIR|FILE.ta", help="A project's folder [here], or a package.")
+    ] = HERE,
     method: Annotated[str | None, typer.Argument(help="The method to call.")] = None,
     payload: Annotated[str, typer.Argument(help="JSON, @FILE that holds it, or - for standard input.")] = "null",
     serve: Annotated[bool, typer.Option("--serve", help="Read calls from standard input, one a line.")] = False,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeclave import keys as key_folder
-from edgeclave.cli.ta.common import Folder, Json, Keys, print_lines
+from edgeclave.cli.ta.common import HERE, Folder, Json, Keys, print_lines
 from edgeclave.develop.external_signature import MAX_SIGNATURE_BYTES, ToBeSigned
 from edgeclave.develop.pkcs11_uri import SCHEME, parse_uri
 from edgeclave.develop.project import DEVELOPMENT_KEY, Project, package_annotations, read_wasm
@@ -26,7 +26,7 @@ from edgeclave.ta.source import load_source
 
 
 def sign(
-    folder: Folder,
+    folder: Folder = HERE,
     key: Annotated[
         str | None,
         typer.Option(

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import typer
 
-from edgeclave.cli.ta.common import Folder, Keys, progress
+from edgeclave.cli.ta.common import HERE, Folder, Keys, progress
 from edgeclave.develop.project import Project
 from edgeclave.errors import ConfigurationError
 from edgeclave.keys import DEFAULT_FOLDER, FOLDER_VARIABLE
 
 
-def run_tests(context: typer.Context, folder: Folder, keys: Keys = DEFAULT_FOLDER) -> None:
+def run_tests(context: typer.Context, folder: Folder = HERE, keys: Keys = DEFAULT_FOLDER) -> None:
     """Run a project's tests with pytest: its functions as plain Python, and the whole of it in the emulator.
 
     The fixture `trusted_app` is the application in the real emulator. What follows DIR goes to pytest, which

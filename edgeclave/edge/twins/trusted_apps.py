@@ -28,7 +28,9 @@ _KNOWN = {"trustedApps", "beacon"}
 class TrustedAppSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One entry of `trustedApps`, as it stands in the twin."""
 
-    package: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
+    package: Annotated[
+        str, msgspec.Meta(min_length=1, max_length=2048, description="where the package is, in at most 2048 characters")
+    ]
     digest: Annotated[
         str,
         msgspec.Meta(

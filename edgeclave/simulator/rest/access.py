@@ -19,7 +19,7 @@ _PROVISIONING = ("/enrollments", "/enrollmentGroups", "/registrations")
 
 
 class RestAccess:
-    """Checks tokens of policies, and of modules that call methods on their own device."""
+    """Checks tokens of policies, of modules that call methods on their own device, and of an edge device."""
 
     def __init__(self, hub: EdgeHub, settings: Settings) -> None:
         self._hub = hub
@@ -30,13 +30,13 @@ class RestAccess:
         """Raises HubError 401 or 403."""
         token = SharedAccessSignature.parse(request.headers.get("Authorization", ""))
         if not token.policy:
-            self._check_module(request, token)
+            self._check_identity(request, token)
             return
         token.check([policy_key(self._owner_key, token.policy)], hosts=self._hosts)
         require(token.policy, right_for(request.method, request.path))
 
-    def _check_module(self, request: web.Request, token: SharedAccessSignature) -> None:
-        """A module may call methods of its own device, under its own name."""
+    def _check_identity(self, request: web.Request, token: SharedAccessSignature) -> None:
+        """A module may call methods of its own device, under its own name; an edge device manages its modules."""
         path = token.resource.partition("/")[2]
         parts = path.split("/")
         if len(parts) not in (2, 4) or parts[0] != "devices" or (len(parts) == 4 and parts[2] != "modules"):
@@ -53,8 +53,16 @@ class RestAccess:
             and request.path.startswith(f"/twins/{name.device_id}/")
             and request.path.endswith(_METHODS_SUFFIX)
         )
-        if not methods_of_own_device:
-            raise HubError(403, "Forbidden", f"{name} may only invoke methods on its own device")
+        modules = f"/devices/{name.device_id}/modules"
+        manages_its_modules = (
+            not name.module_id
+            and identity.iot_edge
+            and request.method in ("GET", "PUT", "DELETE")
+            and (request.path == modules or request.path.startswith(f"{modules}/"))
+        )
+        if not methods_of_own_device and not manages_its_modules:
+            may = "may only invoke methods on its own device"
+            raise HubError(403, "Forbidden", f"{name} {may}; an edge device also manages its modules")
 
 
 def right_for(method: str, path: str) -> Right:

@@ -1,4 +1,4 @@
-"""A new project from nothing: built, called, tested, as its developer does it. The loop must be fast."""
+"""A new project from nothing: built, called, tested, as its developer does it. How fast that is stands in the bench."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from tests.fixtures.needs import tool
 
 BUILDING = {"python": "importing the application", "c": "compiling C"}
 CALL = ["ta", "run", "thermometer", "observe"]
-SECOND_RUN_SECONDS = 5.0  # a command with the interpreter's start, on a machine that is busy with other tests
 
 
 def edgeclave(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -49,12 +47,9 @@ def source(workspace: Path) -> Path:
 
 @pytest.mark.slow
 def test_the_second_run_builds_and_compiles_nothing(workspace: Path) -> None:
-    begin = time.monotonic()
     again = edgeclave(workspace, *CALL, '{"celsius": 19}', "--json")
-    seconds = time.monotonic() - begin
     assert json.loads(again.stdout)["reply"]["highest"] == 21.5
     assert not any(said in again.stderr for said in BUILDING.values())
-    assert seconds < SECOND_RUN_SECONDS
     assert "up to date" in edgeclave(workspace, "ta", "build", "thermometer").stdout
 
 

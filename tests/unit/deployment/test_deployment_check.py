@@ -12,6 +12,7 @@ import pytest
 
 from edgeclave.deployment import check_deployment
 from edgeclave.errors import ConfigurationError
+from tests.fixtures.deployment_solution import VARIABLES
 
 TEMPLATE = "deployment.template.json"
 NO_ENVIRONMENT: dict[str, str] = {}
@@ -100,6 +101,7 @@ TYPOS = [
     case('"PidsLimit": 128', '"Binds": ["/srv"]', "bad-create-options", "is not a bind", "source:/path"),
     case('"PidsLimit": 128', '"Devices": ["/dev/tee0"]', "bad-deployment", "must be an object", "", id="device"),
     case('"PidsLimit": 128', '"NetworkMode": "host"', "unsafe-create-options", "namespace of the host", "remove it"),
+    case('"PidsLimit": 128', '"Zswap": 1', "unknown-create-option", "'Zswap' is no option", "ignores it"),
     case('"443/tcp"', '"443/http"', "bad-create-options", "'443/http' is not a port", "8080/tcp"),
     case('"HostPort": "443"', '"HostPort": 443', "bad-deployment", "must be a text", "quotes", id="port as number"),
     case(
@@ -135,6 +137,7 @@ TYPOS = [
     case('"trustedApps"', '"trustedApp"', "bad-deployment", "'trustedApp' is not known", "'trustedApps'"),
     case('"digest"', '"diegst"', "bad-deployment", "'diegst' is not known", "'digest'"),
     case('"$ANOMALY_DIGEST"', '"latest"', "bad-deployment", "sha256: and 64", ""),
+    case('"$ANOMALY_DIGEST"', '""', "bad-deployment", "sha256: and 64", "variable in .env"),
     case('"platform": "emulator"', '"platform": 1', "bad-deployment", "must be a text", "quotes"),
     case('"$ANOMALY_RECIPIENTS_SUMMARY"', '"not base64"', "bad-trusted-app", "base64url", "recipients sign"),
     case('"effect": "allow"', '"effect": "alow"', "bad-deployment", "'alow' is none of", "'allow'"),
@@ -231,6 +234,21 @@ def test_a_typo_in_a_layer(solution: Path, layer: str, right: str, wrong: str, c
     assert abs(finding.line - line) <= 1  # 'modulesContent' is missing in `content`, which begins a line before
 
 
+def test_a_layer_at_the_top_of_the_file(solution: Path) -> None:
+    path = solution / "deployments/tee-sgx.template.json"
+    path.write_text(json.dumps(json.loads(path.read_text())["content"], indent=2))
+    said = [finding.what + finding.advice for finding in check_deployment(path, environment=NO_ENVIRONMENT)]
+    assert any('into "content"' in each for each in said)
+
+
+@pytest.mark.parametrize(("right", "wrong"), [('"$edgeHub"', '"edgeHub"'), ('"$edgeAgent"', '"$edgeagent"')])
+def test_a_misspelt_system_module(solution: Path, right: str, wrong: str) -> None:
+    path, _line = mistyped(solution, right, wrong)
+    (finding,) = [each for each in check_deployment(path, environment=NO_ENVIRONMENT) if right[1:-1] in each.what]
+    assert f"{right[1:-1]}' is missing" in finding.what
+    assert wrong[1:-1] in finding.advice
+
+
 def test_a_layer_gives_parts_of_an_entry(solution: Path) -> None:
     path = solution / "deployments/second-trusted-app.template.json"
     document = json.loads(path.read_text())
@@ -292,15 +310,8 @@ def test_a_twin_that_is_too_large(solution: Path) -> None:
     ],
 )
 def test_files_beside_it(solution: Path, file: str, text: str, code: str, line: int) -> None:
-    modules = solution / "modules"
-    source = modules.resolve()
-    modules.unlink()
-    for description in source.glob("*/module.json"):
-        (modules / description.parent.name).mkdir(parents=True)
-        (modules / description.relative_to(source)).write_text(description.read_text())
-    values = dict(pair.split("=", 1) for pair in (solution / ".env").read_text().split())
     (solution / file).write_text(text)
-    (finding,) = check_deployment(solution / TEMPLATE, environment=values)
+    (finding,) = check_deployment(solution / TEMPLATE, environment=VARIABLES)
     assert (finding.code, finding.file, finding.line) == (code, str(solution / file), line)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,6 +40,8 @@ def test_what_was_kept_is_offered_again_and_cannot_be_changed(tmp_path: Path) ->
     fill(cache, path, b"compiled")
     found = cache.open(path)
     assert found.cached is not None
+    assert not memory_files.is_unchangeable(found.cached), "nothing is read yet, so that an enclave can start meanwhile"
+    found.fill()
     assert os.pread(found.cached, 100, 0) == b"compiled"
     with pytest.raises(PermissionError):
         os.pwrite(found.cached, b"x", 0)
@@ -62,7 +65,10 @@ def test_code_in_use_is_in_memory_once_however_many_ask_at_the_same_time(tmp_pat
     fill(cache, path, b"compiled")
     with ThreadPoolExecutor(4) as threads:
         slots = list(threads.map(lambda _: cache.open(path), range(8)))
+        list(threads.map(lambda slot: slot.fill(), slots))
     assert len({slot.cached for slot in slots}) == 1
+    assert slots[0].cached is not None
+    assert os.pread(slots[0].cached, 100, 0) == b"compiled"
     let_go = slots[0].hold()
     for slot in slots:
         slot.close()
@@ -71,11 +77,37 @@ def test_code_in_use_is_in_memory_once_however_many_ask_at_the_same_time(tmp_pat
     assert memory_files_open() == 0
 
 
+def test_code_that_cannot_be_read_is_offered_to_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = CompiledCodeCache(tmp_path / "cache")
+    path = package(tmp_path, b"one")
+    fill(cache, path, b"compiled")
+    first, waiting = cache.open(path), cache.open(path)
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "the disk is broken")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(memory_files, "copy", fail)
+        with pytest.raises(OSError, match="broken"):
+            first.fill()
+    waiting.fill()
+    assert waiting.cached is not None
+    assert not memory_files.is_unchangeable(waiting.cached), "its enclave will refuse it and compile"
+    again = cache.open(path)
+    again.fill()
+    assert again.cached is not None
+    assert os.pread(again.cached, 100, 0) == b"compiled"
+    for slot in (first, waiting, again):
+        slot.close()
+    assert memory_files_open() == 0
+
+
 def test_code_that_is_replaced_stays_with_those_that_run_it(tmp_path: Path) -> None:
     cache = CompiledCodeCache(tmp_path / "cache")
     path = package(tmp_path, b"one")
     fill(cache, path, b"old")
     running = cache.open(path)
+    running.fill()
     let_go = running.hold()
     old = running.cached
     assert old is not None
@@ -84,6 +116,7 @@ def test_code_that_is_replaced_stays_with_those_that_run_it(tmp_path: Path) -> N
     assert os.pread(old, 10, 0) == b"old"
     let_go()
     newer = cache.open(path)
+    newer.fill()
     assert newer.cached is not None
     assert os.pread(newer.cached, 10, 0) == b"new"
     newer.close()

@@ -207,6 +207,43 @@ def test_services(sdk: Any, testing: Any) -> None:
     assert harness.logs == [(tee.INFO, "\\ud800")]
 
 
+@pytest.mark.parametrize(
+    ("required", "offered", "level"),
+    [
+        pytest.param(None, None, "consistent", id="by default"),
+        pytest.param(None, "rollback-protected", "rollback-protected", id="a platform with a counter"),
+        pytest.param("rollback-protected", None, "rollback-protected", id="what the manifest requires"),
+    ],
+)
+def test_the_level_of_storage(
+    testing: Any, sdk: Any, tmp_path: Path, required: str | None, offered: str | None, level: str
+) -> None:
+    manifest = tmp_path / "ta.toml"
+    requirement = f'storage_protection = "{required}"' if required else ""
+    manifest.write_text(f"""{requirement}
+product_id = 7
+security_version = 3
+services = ["seal"]
+[methods.ask]
+""")
+    app, tee = sdk.TrustedApp(), sdk.tee
+
+    def ask(_: Any) -> list[Any]:
+        sealed_by = tee.unseal(tee.seal("secret", policy="product")).sealed_by
+        return [tee.storage_protection(), sealed_by.product_id, sealed_by.security_version]
+
+    app.method(ask)
+    assert testing.Harness(app, manifest=manifest, storage_protection=offered).invoke("ask", None) == [level, 7, 3]
+
+
+def test_storage_below_what_the_manifest_requires_is_refused_as_by_a_platform(
+    testing: Any, sdk: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "ta.toml").write_text('storage_protection = "rollback-protected"')
+    with pytest.raises(ValueError, match="not started"):
+        testing.Harness(sdk.TrustedApp(), manifest=tmp_path / "ta.toml", storage_protection="consistent")
+
+
 def test_services_outside_a_call(sdk: Any) -> None:
     with pytest.raises(sdk.tee.TeeError, match=r"edgeclave_ta\.testing"):
         sdk.tee.get("a")

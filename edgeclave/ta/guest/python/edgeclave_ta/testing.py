@@ -54,6 +54,7 @@ class Harness:
         manifest: its `ta.toml`; then undeclared methods, outputs and services are refused as the enclave refuses them.
         caller: who calls.
         host_time: what the host's clock says, in milliseconds since 1970; assign `harness.host_time` to move it.
+        storage_protection: the level the platform offers, at least what the manifest requires.
     """
 
     def __init__(
@@ -63,8 +64,14 @@ class Harness:
         manifest: Path | None = None,
         caller: tee.Caller = tee.Caller("none", "test"),  # noqa: B008 - frozen
         host_time: int = 0,
+        storage_protection: tee.StorageLevel | None = None,
     ) -> None:
         declared = tomllib.loads(manifest.read_text(encoding="utf-8")) if manifest else {}
+        required: tee.StorageLevel = declared.get("storage_protection", "consistent")
+        if storage_protection == "consistent" != required:
+            raise ValueError(
+                "the manifest requires rollback-protected storage: without it the application is not started"
+            )
         self._app = app
         self._state = _State()
         self._methods: set[str] | None = set(declared.get("methods", {})) if manifest else None
@@ -72,6 +79,8 @@ class Harness:
         self._granted: set[str] | None = set(declared.get("services", [])) if manifest else None
         self.caller = caller
         self.host_time = host_time
+        self._storage_protection = storage_protection or required
+        self._product = (declared.get("product_id", 0), declared.get("security_version", 0))
         self.logs: list[tuple[int, str]] = []
 
     @property
@@ -133,7 +142,8 @@ class _Services:
             raise tee.TeeError("this is not sealed data") from None
         if sealed_context != context:
             raise tee.TeeError("it was sealed with another context")
-        return tee.Unsealed(plaintext, tee.Provenance(policy, "0" * 64, 0, 0, "0" * 64))
+        product_id, security_version = self._harness._product
+        return tee.Unsealed(plaintext, tee.Provenance(policy, "0" * 64, product_id, security_version, "0" * 64))
 
     def get(self, key: str) -> str | None:
         return self._harness._need("storage").storage.get(key)
@@ -166,7 +176,7 @@ class _Services:
         return base64.urlsafe_b64encode(os.urandom(count)).decode().rstrip("=")
 
     def storage_protection(self) -> tee.StorageLevel:
-        return "consistent"
+        return self._harness._storage_protection
 
     def caller(self) -> tee.Caller:
         return self._harness.caller
