@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from edgeclave.deployment.conditions import parse
+from edgeclave.deployment.conditions import TWINS, parse
 from edgeclave.deployment.document import nearest, suggestion
 from edgeclave.deployment.findings import Report
 from edgeclave.deployment.known_modules import ENCLAVE_BROKER, TA_RUNNER, kind
@@ -92,7 +92,7 @@ def _check_targeting(top: dict[str, Any], report: Report) -> None:
     condition = top.get("targetCondition")
     if isinstance(condition, str) and condition.strip() not in ("", "*"):
         with report.catching(("targetCondition",)):
-            parse(condition)
+            parse(condition, TWINS)
 
 
 def _check_content(content: dict[str, Any], path: Path, report: Report, *, layered: bool) -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from edgeclave.deployment.conditions import Condition, Resolver, parse
+from edgeclave.deployment.conditions import ROUTES, Condition, Resolver, parse
 from edgeclave.errors import ConfigurationError
 
 LOWEST_PRIORITY = 9
@@ -107,7 +107,7 @@ def parse_route(
     if match is None:
         raise _bad(f"{text[:120]!r} is not a route", where, advice=f"write it as {_FORM}")
     written, column = match["condition"], match.start("condition") + 1
-    condition = parse(written, where=where, first_column=column) if written else None
+    condition = parse(written, ROUTES, where=where, first_column=column) if written else None
     source, sink = _source(match["source"], where), _sink(match["sink"], where)
     return Route(name, source, condition, sink, priority, time_to_live_seconds, match["source"])
 

@@ -127,7 +127,7 @@ def parse_condition(text: str, *, where: str = "WHERE") -> Condition:
         HubError: 400.
     """
     try:
-        return parse(_without_escapes(text), dialect=TWINS, where=where)
+        return parse(_without_escapes(text), TWINS, where=where)
     except ConfigurationError as error:
         raise bad_request(error.what, where=error.where, advice=error.advice) from error
 

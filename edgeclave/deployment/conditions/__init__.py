@@ -20,7 +20,7 @@ comparison is undefined; `NOT` takes a whole comparison; `IN [..]`; the only fun
 
 Three-valued in both: undefined does not match, negated or not.
 
->>> condition = parse("as_number(level) > 30 AND NOT ($body.machine.id = 'a')")
+>>> condition = parse("as_number(level) > 30 AND NOT ($body.machine.id = 'a')", ROUTES)
 >>> condition.matches({"level": "31", "$body.machine.id": "b"}.get)
 True
 """

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from edgeclave.deployment.conditions import expressions
-from edgeclave.deployment.conditions.expressions import ROUTES, Condition, Dialect, Evaluate, Expression
+from edgeclave.deployment.conditions.expressions import Condition, Dialect, Evaluate, Expression
 from edgeclave.deployment.conditions.functions import FUNCTIONS, Function
 from edgeclave.deployment.conditions.tokens import Token, bad_condition, number_of, tokens_of, unescaped
 from edgeclave.deployment.conditions.values import (
@@ -41,7 +41,7 @@ _KINDS = {"string": "a text", "number": "a number", "bool": "a boolean", "any": 
 _TEXTS = "application and system properties are texts: as_number(property) makes a number of one"
 
 
-def parse(text: str, *, dialect: Dialect = ROUTES, where: str = "", first_column: int = 1) -> Condition:
+def parse(text: str, dialect: Dialect, *, where: str = "", first_column: int = 1) -> Condition:
     """Raises ConfigurationError `bad-condition` that points at the offending part, counting from `first_column`."""
     if len(text) > MAX_CONDITION_CHARACTERS:
         raise bad_condition(f"a condition has at most {MAX_CONDITION_CHARACTERS} characters", where, first_column)

@@ -33,8 +33,10 @@ class Token:
 
 
 def bad_condition(what: str, where: str, column: int, *, advice: str = "") -> ConfigurationError:
-    place = f"{where}, column {column}" if where else f"column {column}"
-    return ConfigurationError("bad-condition", what, where=place, advice=advice)
+    """Without a place of its own the column stands in the sentence."""
+    if not where:
+        return ConfigurationError("bad-condition", f"{what}, at column {column}", advice=advice)
+    return ConfigurationError("bad-condition", what, where=f"{where}, column {column}", advice=advice)
 
 
 def tokens_of(text: str, where: str, first_column: int) -> list[Token]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeclave.deployment.conditions import UNDEFINED, parse
+from edgeclave.deployment.conditions import ROUTES, UNDEFINED, parse
 from edgeclave.deployment.conditions.functions import FUNCTIONS
 
 MESSAGE = {
@@ -49,7 +49,7 @@ MESSAGE = {
     ],
 )
 def test_mathematics(text: str, value: object) -> None:
-    assert parse(text).value(MESSAGE.get) == value
+    assert parse(text, ROUTES).value(MESSAGE.get) == value
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_mathematics(text: str, value: object) -> None:
     ],
 )
 def test_types(text: str, value: object) -> None:
-    assert parse(text).value(MESSAGE.get) == value
+    assert parse(text, ROUTES).value(MESSAGE.get) == value
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_types(text: str, value: object) -> None:
     ],
 )
 def test_texts(text: str, value: object) -> None:
-    assert parse(text).value(MESSAGE.get) == value
+    assert parse(text, ROUTES).value(MESSAGE.get) == value
 
 
 PRIMITIVES = st.one_of(st.none(), st.booleans(), st.floats(), st.integers(), st.text(max_size=5))

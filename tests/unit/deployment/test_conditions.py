@@ -74,7 +74,7 @@ TWIN = {"tags.floor": 2, "tags.site": "n", "tags.on": True}
     ],
 )
 def test_value_in_a_route(text: str, value: object) -> None:
-    condition = parse(text)
+    condition = parse(text, ROUTES)
     assert condition.value(MESSAGE.get) == value
     assert condition.matches(MESSAGE.get) is (value is True)
 
@@ -99,7 +99,7 @@ def test_value_in_a_route(text: str, value: object) -> None:
     ],
 )
 def test_value_of_the_body(text: str, value: object) -> None:
-    assert parse(text).value(lambda name: MESSAGE.get(name, UNDEFINED if "BODY" in name else None)) == value
+    assert parse(text, ROUTES).value(lambda name: MESSAGE.get(name, UNDEFINED if "BODY" in name else None)) == value
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_value_of_the_body(text: str, value: object) -> None:
 )
 def test_refuses_with_a_reason_and_the_column(text: str, column: int, reason: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
-        parse(text, where="routes.r")
+        parse(text, ROUTES, where="routes.r")
     assert refused.value.code == "bad-condition"
     assert reason in refused.value.what
     assert refused.value.where == f"routes.r, column {column}"
@@ -152,7 +152,7 @@ def test_advice_says_what_to_write_instead() -> None:
     advised = {"level > 30": "as_number(property)", "uper(kind) = 'A'": "upper", "NOT kind = 'a'": "NOT ("}
     for text, advice in advised.items():
         with pytest.raises(ConfigurationError) as refused:
-            parse(text)
+            parse(text, ROUTES)
         assert advice in refused.value.advice
 
 
@@ -169,13 +169,13 @@ def test_advice_says_what_to_write_instead() -> None:
     ],
 )
 def test_value_in_a_query(text: str, value: object) -> None:
-    assert parse(text, dialect=TWINS).value(TWIN.get) == value
+    assert parse(text, TWINS).value(TWIN.get) == value
 
 
 @pytest.mark.parametrize("text", ["is_string(tags.site)", "upper(tags.site) = 'N'"])
 def test_queries_have_only_is_defined(text: str) -> None:
     with pytest.raises(ConfigurationError, match="is for the conditions of routes"):
-        parse(text, dialect=TWINS)
+        parse(text, TWINS)
 
 
 @pytest.mark.parametrize("operator", ["+", "*", "||", "??", "=", "<", "AND", "OR"])
@@ -184,10 +184,10 @@ def test_chains_as_long_as_a_condition_may_be(operator: str, dialect: Dialect) -
     operand = {"||": "''", "AND": "true", "OR": "false"}.get(operator, "1")
     count = 4000 // (len(operand) + len(operator) + 2)
     with contextlib.suppress(ConfigurationError):  # a boolean beside a number
-        parse(f" {operator} ".join([operand] * count), dialect=dialect).value({}.get)
+        parse(f" {operator} ".join([operand] * count), dialect).value({}.get)
     with contextlib.suppress(ConfigurationError):
-        parse("not " * 900 + "true", dialect=dialect).value({}.get)
-    parse("-" * 3000 + "1 = 1", dialect=dialect).value({}.get)
+        parse("not " * 900 + "true", dialect).value({}.get)
+    parse("-" * 3000 + "1 = 1", dialect).value({}.get)
 
 
 OPERANDS = ["kind", "$body.a[0]", "{$kind}", "'x'", "1", "0x1f", "1e3", "true", "null", "undefined"]
@@ -199,4 +199,4 @@ FRAGMENTS = st.sampled_from([*OPERANDS, *OPERATORS, "length(", "substring(", "as
 def test_any_text_is_parsed_or_refused(text: str) -> None:
     for dialect in (ROUTES, TWINS):
         with contextlib.suppress(ConfigurationError):
-            assert parse(text, dialect=dialect).matches(MESSAGE.get) in (True, False)
+            assert parse(text, dialect).matches(MESSAGE.get) in (True, False)

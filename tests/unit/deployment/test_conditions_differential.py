@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeclave.deployment.conditions import UNDEFINED, parse
+from edgeclave.deployment.conditions import ROUTES, UNDEFINED, parse
 
 MESSAGE: dict[str, Any] = {
     "a": "7",
@@ -149,4 +149,4 @@ def _conditions(draw: Any) -> tuple[Any, str]:
 def test_two_evaluators_agree(case: tuple[Any, str]) -> None:
     tree, text = case
     expected = value_of(tree)
-    assert parse(text).value(MESSAGE.get) == (UNDEFINED if undefined(expected) else expected)
+    assert parse(text, ROUTES).value(MESSAGE.get) == (UNDEFINED if undefined(expected) else expected)
