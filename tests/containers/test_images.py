@@ -20,6 +20,7 @@ from edgeclave.evidence.runtime import runtime_digest
 from tests.fixtures.builds import CACHE, REPOSITORY
 from tests.fixtures.container_engine import docker
 from tests.fixtures.module_images import BUILD_ENVIRONMENT, MODULES, build_command, image_name
+from tests.fixtures.module_images import module_images as build_module_images
 from tests.unit.images.test_image_sources import LISTS, pinned
 
 INSIDE = Path(__file__).parent / "inside"
@@ -153,6 +154,22 @@ def test_without_iot_edge_it_says_so_in_one_line(module: str) -> None:
         assert "sim up" in last["advice"]
     finally:
         docker("rm", "--force", "--volumes", container)
+
+
+def test_a_debug_image_waits_for_a_debugger_only_when_told_to(module_images: dict[str, str]) -> None:
+    """That one attaches is tried with the launch configuration, in tests/containers/test_debug_image.py."""
+    image = build_module_images("amd64.debug")["enclave_broker"]
+    assert configuration("enclave_broker", "amd64.debug")["Config"]["ExposedPorts"] == {"5678/tcp": {}}
+    at_once = docker("run", "--detach", *HARDENED, image)
+    waiting = docker("run", "--detach", *HARDENED, "--env=DEBUG_WAIT=1", image)
+    try:
+        assert docker("wait", at_once) == "1"
+        said = docker("logs", at_once, errors=True).splitlines()
+        assert json.loads(said[-1])["code"] == "not-on-iot-edge"
+        assert docker("logs", waiting, errors=True) == ""
+        assert docker("inspect", "--format", "{{.State.Running}}", waiting) == "true"
+    finally:
+        docker("rm", "--force", "--volumes", at_once, waiting)
 
 
 @contextmanager

@@ -15,7 +15,19 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 TOOLS = ("pip", "pip3", "easy_install", "gcc", "cc", "clang", "make", "git", "curl", "wget", "pytest", "edgeclave")
-MODULES = ("pip", "setuptools", "wheel", "pytest", "typer", "rich", "docker", "uamqp", "azure.iot.hub", "debugpy")
+MODULES = (
+    "pip",
+    "ensurepip",
+    "setuptools",
+    "wheel",
+    "pytest",
+    "typer",
+    "rich",
+    "docker",
+    "uamqp",
+    "azure.iot.hub",
+    "debugpy",
+)
 UNCHECKED = b"\1\0\0\0"
 SITE = Path(sys.prefix) / "lib" / "python3.11" / "site-packages"
 
