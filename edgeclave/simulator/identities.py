@@ -109,9 +109,9 @@ class Identities:
     def modules(self, device_id: str | None = None) -> list[HubIdentity]:
         """Modules of one device, or of all."""
         rows = self._store.connection.execute(
-            "SELECT * FROM identities WHERE module_id != '' AND (?1 IS NULL OR device_id = ?1)"
+            "SELECT * FROM identities WHERE module_id != '' AND (:device IS NULL OR device_id = :device)"
             " ORDER BY device_id, module_id",
-            (device_id,),
+            {"device": device_id},
         )
         return [_identity(row) for row in rows]
 
