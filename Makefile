@@ -27,11 +27,13 @@ lint: $(VENV)/.development  ## Formatting, style, types and the import contract 
 	@PYTHONPATH=modules/enclave_broker:modules/ta_runner:modules/sample_analytics $(BIN)/lint-imports --no-logo
 	@$(BIN)/hadolint .devcontainer/Dockerfile modules/*/Dockerfile.*
 
+images: LABELS = --build-arg REVISION=$(shell git rev-parse HEAD) --build-arg CREATED=$(shell date -u +%FT%TZ) \
+	--build-arg SOURCE=$(shell git config --get remote.origin.url)
 images:  ## Build the modules' images with Docker, as edgeclave/MODULE
 	@for module in $(MODULES); do \
 	    echo "Building edgeclave/$$module ..."; \
-	    DOCKER_BUILDKIT=1 $(DOCKER) build --quiet $(if $(BASE),--build-arg BASE=$(BASE)) --tag edgeclave/$$module \
-	        --file modules/$$module/Dockerfile.amd64 . || exit 1; \
+	    DOCKER_BUILDKIT=1 $(DOCKER) build --quiet $(if $(BASE),--build-arg BASE=$(BASE)) $(LABELS) \
+	        --tag edgeclave/$$module --file modules/$$module/Dockerfile.amd64 . || exit 1; \
 	done
 
 bench: $(VENV)/.development  ## Measure ratios against bare references, in one run

@@ -12,12 +12,15 @@ import sys
 from dataclasses import dataclass
 
 from edgeclave.enclave import memory_files
+from edgeclave.enclave.seccomp import ISOLATION_ADVICE
 from edgeclave.errors import EnclaveError, PackageError
 
 MAX_ERROR_BYTES = 2000
 EXIT_REFUSED = 2
 """The compiler's exit code for Wasm it refused; the reason is in its output."""
 EXIT_OVER_LIMIT = 3
+EXIT_NOT_ISOLATED = 4
+"""It could not be confined and compiled nothing; the reason is in its output."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ def compile_to(code: int, wasm: bytes, limits: CompileLimits) -> None:
 
     Raises:
         PackageError: `wasm-refused`, `compile-limit`.
-        EnclaveError: `compiler-failed`.
+        EnclaveError: `isolation-unavailable`, `compiler-failed`.
     """
     source = memory_files.create("wasm")
     try:
@@ -48,8 +51,12 @@ def compile_to(code: int, wasm: bytes, limits: CompileLimits) -> None:
         os.close(source)
     if exit_code == 0:
         return
-    if exit_code == EXIT_REFUSED:
+    if exit_code in (EXIT_REFUSED, EXIT_NOT_ISOLATED):
         why = os.pread(code, MAX_ERROR_BYTES, 0).decode(errors="replace")
+        if exit_code == EXIT_NOT_ISOLATED:
+            raise EnclaveError(
+                "isolation-unavailable", f"the compiler cannot be confined: {why}", advice=ISOLATION_ADVICE
+            )
         raise PackageError("wasm-refused", f"this is not a component that can run: {why}", where="Wasm")
     if exit_code == -signal.SIGKILL:
         raise PackageError(

@@ -11,11 +11,12 @@ import sys
 from wasmtime import WasmtimeError
 from wasmtime.component import Component
 
-from edgeclave.enclave.compilation import EXIT_OVER_LIMIT, EXIT_REFUSED, MAX_ERROR_BYTES
+from edgeclave.enclave.compilation import EXIT_NOT_ISOLATED, EXIT_OVER_LIMIT, EXIT_REFUSED, MAX_ERROR_BYTES
 from edgeclave.enclave.engine import make_engine
 from edgeclave.enclave.files import MAX_COMPILED_BYTES
 from edgeclave.enclave.lockdown import before_compiling
 from edgeclave.enclave.memory_files import write_all
+from edgeclave.errors import EnclaveError
 
 
 def main() -> int:
@@ -24,7 +25,11 @@ def main() -> int:
         file.seek(0)
         wasm = file.read()
     engine = make_engine(parallel_compilation=True)
-    before_compiling(parent, processor_seconds, data_bytes, MAX_COMPILED_BYTES)
+    try:
+        before_compiling(parent, processor_seconds, data_bytes, MAX_COMPILED_BYTES)
+    except EnclaveError as error:
+        write_all(code, error.what.encode()[:MAX_ERROR_BYTES])
+        return EXIT_NOT_ISOLATED
     try:
         write_all(code, Component(engine, wasm).serialize())
     except WasmtimeError as error:

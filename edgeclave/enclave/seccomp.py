@@ -104,6 +104,9 @@ def _test(bits: Bits) -> list[_Instruction]:
     raise ValueError(f"no instruction tests {bits}")
 
 
+ISOLATION_ADVICE = "run it on Linux 4.14 or newer with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64"
+
+
 class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
@@ -131,5 +134,5 @@ def _unavailable(what: str) -> EnclaveError:
     return EnclaveError(
         "isolation-unavailable",
         what,
-        advice="run it on Linux 4.14 or newer with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64",
+        advice=ISOLATION_ADVICE,
     )
