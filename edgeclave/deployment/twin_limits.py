@@ -2,7 +2,7 @@
 integers of 53 bits; 8 KB of tags, 32 KB of desired and of reported properties.
 
 >>> [(fault.path, fault.what) for fault in faults({"a": {"b.c": 1}})]
-[(('a',), "'b.c' is not a property name")]
+[(('a', 'b.c'), "'b.c' is not a property name")]
 """
 
 from __future__ import annotations

@@ -84,7 +84,6 @@ class Simulator:
         self.control = ControlSocket(self.hub, self.settings, self.state.directory)
         self._report = EdgeHubReport(self.hub, self.settings.device_id)
         self._housekeeping: asyncio.Task[None] | None = None
-        self._context: ssl.SSLContext
         self._device_context: ssl.SSLContext
 
     @classmethod
@@ -134,7 +133,7 @@ class Simulator:
         """
         settings = self.settings
         names = [settings.gateway, settings.address, settings.hub_host, DPS_HOST]
-        self._context = context = self.state.pki.server_context(names)
+        context = self.state.pki.server_context(names)
         self._device_context = device_context = self.state.pki.device_context(names)
         enrolments = self.iot_hub.enrolments
         enrolments.on_certificate.append(lambda certificate: trust(device_context, certificate))
@@ -189,7 +188,7 @@ class Simulator:
                 advice=f"stop what listens there or on 0.0.0.0:{MQTTS_PORT}: `sudo ss -tlnp sport = :{MQTTS_PORT}`",
             ) from error
         try:
-            await self._rest.start(address, HTTPS_PORT, self._context)
+            await self._rest.start(address, HTTPS_PORT, self._device_context)
         except OSError as error:
             return (
                 f"modules cannot call each other's direct methods, nor use MQTT over WebSocket: "
