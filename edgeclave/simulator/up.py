@@ -22,6 +22,7 @@ from edgeclave.simulator.supervisor.containers.engine import Engine
 from edgeclave.simulator.supervisor.containers.host import ContainerHost
 from edgeclave.simulator.supervisor.process import ProcessHost
 from edgeclave.simulator.supervisor.program import ModuleHost
+from edgeclave.simulator.supervisor.source_folders import SourceFolders
 
 LOG_FILE = "simulator.log"
 
@@ -81,8 +82,19 @@ Event = Started | Note | Applied | Progress | ModuleChanged | Ready | Stopped
 Report = Callable[[Event], None]
 
 
-async def up(template: Path, state: Path, seconds: float | None, report: Report, *, containers: bool = False) -> None:
+async def up(
+    template: Path,
+    state: Path,
+    seconds: float | None,
+    report: Report,
+    *,
+    containers: bool = False,
+    deploying: bool = True,
+) -> None:
     """Runs until a signal or the end of the time, and stops in order.
+
+    Args:
+        deploying: whether to apply the template; otherwise it only says which images are built from which modules.
 
     Raises:
         ConfigurationError: the template, the state directory, the container engine, or what the hub refuses.
@@ -90,7 +102,7 @@ async def up(template: Path, state: Path, seconds: float | None, report: Report,
     """
     with _Interruption() as interruption:
         try:
-            await _run(template, state, seconds, report, interruption, containers=containers)
+            await _run(template, state, seconds, report, interruption, containers=containers, deploying=deploying)
         except asyncio.CancelledError:
             if not interruption.reason:
                 raise
@@ -105,6 +117,7 @@ async def _run(
     interruption: _Interruption,
     *,
     containers: bool,
+    deploying: bool,
 ) -> None:
     deployment = generate(template)  # before anything starts: most mistakes are here
     engine = await Engine.connect() if containers else None
@@ -119,18 +132,10 @@ async def _run(
                     simulator.ca_file,
                 )
             )
-            for note in deployment.notes:
-                report(Note(note))
-            manifest = deployment.write(state)
-            content = deployment.manifest["modulesContent"]
-            await carry_out(
-                ApplyDeployment(simulator.device_id, content),
-                connection_string=simulator.connection_string("service"),
-                ca_file=simulator.ca_file,
-            )
-            modules = content["$edgeAgent"]["properties.desired"]["modules"]
-            report(Applied(str(manifest), list(modules)))
-            host = await _host(simulator, deployment, engine, stack, report)
+            if deploying:
+                await _deploy(deployment, simulator, state, report)
+            folders = SourceFolders(template, deployment.folders)
+            host = await _host(simulator, folders, engine, stack, report)
             agent = Agent(simulator.state, simulator.hub, host, lambda event: report(_module(event)))
             simulator.workload.program_of = agent.program_of
             simulator.control.supervisor = agent
@@ -143,15 +148,27 @@ async def _run(
                 await agent.stop()
 
 
+async def _deploy(deployment: Deployment, simulator: Simulator, state: Path, report: Report) -> None:
+    for note in deployment.notes:
+        report(Note(note))
+    manifest = deployment.write(state)
+    content = deployment.manifest["modulesContent"]
+    await carry_out(
+        ApplyDeployment(simulator.device_id, content),
+        connection_string=simulator.connection_string("service"),
+        ca_file=simulator.ca_file,
+    )
+    modules = content["$edgeAgent"]["properties.desired"]["modules"]
+    report(Applied(str(manifest), list(modules)))
+
+
 async def _host(
-    simulator: Simulator, deployment: Deployment, engine: Engine | None, stack: AsyncExitStack, report: Report
+    simulator: Simulator, folders: SourceFolders, engine: Engine | None, stack: AsyncExitStack, report: Report
 ) -> ModuleHost:
     if engine is None:
-        return ProcessHost(simulator.state, deployment.folders)
+        return ProcessHost(simulator.state, folders)
     host = await stack.enter_async_context(
-        ContainerHost.running(
-            engine, simulator.state, deployment.folders, lambda module, text: report(Progress(module, text))
-        )
+        ContainerHost.running(engine, simulator.state, folders, lambda module, text: report(Progress(module, text)))
     )
     if missing := await simulator.listen_as_edge_hub(host.gateway_address):
         report(Note(missing))

@@ -27,13 +27,17 @@ def up_command(
     containers: Annotated[
         bool, typer.Option("--containers", help="Run the modules' images on the Docker engine, as a device does.")
     ] = False,
+    no_deploy: Annotated[
+        bool, typer.Option("--no-deploy", help="The device runs what it was given last, at first nothing.")
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget the state of earlier runs first.")] = False,
     if_needed: Annotated[bool, typer.Option("--if-needed", help="Be content when one runs already.")] = False,
     as_json: Json = False,
 ) -> None:
     """Start the simulator, apply the deployment, run its modules, until Ctrl-C or SIGTERM.
 
-    Modules run as processes, from their source, or with --containers from their images by their createOptions.
+    Modules run as processes, from their source, or with --containers from their images by their createOptions. With
+    --no-deploy the template only says which images are made from which modules: `edgeclave deploy` does the rest.
 
     Example: edgeclave sim up --for 60
     """
@@ -48,7 +52,7 @@ def up_command(
     if fresh:
         start_over(state)
     try:
-        asyncio.run(up(template, state, seconds, show, containers=containers))
+        asyncio.run(up(template, state, seconds, show, containers=containers, deploying=not no_deploy))
     except ConfigurationError as error:
         if not if_needed or error.code != "simulator-running":
             raise

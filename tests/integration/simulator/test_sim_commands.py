@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -17,13 +18,14 @@ SOLUTION = Path(__file__).parents[2] / "fixtures" / "temperature_solution"
 
 
 class Commands:
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, solution: Path = SOLUTION) -> None:
         self.state = state
+        self.solution = solution
         self.up: subprocess.Popen[bytes] | None = None
 
     def start(self, *options: str) -> None:
         self.up = subprocess.Popen(
-            self._line("up", str(SOLUTION / "deployment.template.json"), *options),
+            self._line("up", str(self.solution / "deployment.template.json"), *options),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -178,6 +180,29 @@ def test_fresh_starts_over_and_leaves_other_files_alone(tmp_path: Path) -> None:
     assert (commands.state / "mine.txt").read_text() == "mine"
     refused = commands.run("up", str(SOLUTION / "deployment.template.json"), "--fresh")
     assert "simulator-running" in refused.stderr
+    commands.stop()
+
+
+@pytest.mark.timeout(180)
+def test_without_deploying_the_device_runs_what_deploy_gives_it(tmp_path: Path) -> None:
+    solution = Path(shutil.copytree(SOLUTION, tmp_path / "solution"))
+    commands = Commands(tmp_path / "state", solution)
+    commands.start("--no-deploy")
+    assert {each["moduleId"] for each in commands.status()["modules"]} == {"$edgeAgent", "$edgeHub"}
+
+    module = solution / "modules" / "temperature_filter" / "module.json"
+    module.write_text(module.read_text().replace('"version": "0.0.1"', '"version": "0.0.2"'))
+    hub = tmp_path / "hub.txt"
+    hub.write_text(commands.run("connection-string", "service").stdout)
+    target = ["--hub", f"@{hub}", "--ca", str(commands.state / "pki/root-ca.pem"), "--device", "edge01"]
+    deploy = [sys.executable, "-m", "edgeclave", "deploy", str(solution / "deployment.template.json"), *target, "--yes"]
+    done = subprocess.run(deploy, capture_output=True, text=True, check=False, timeout=90)
+    assert (done.returncode, "healthy: 1 of 1 devices run it" in done.stdout) == (0, True), done.stdout + done.stderr
+    assert "temperature_filter:0.0.2-amd64" in done.stdout
+
+    commands.stop()
+    commands.start("--no-deploy")
+    commands.until(lambda: commands.module("temperature_filter").get("status") == "running")
     commands.stop()
 
 
