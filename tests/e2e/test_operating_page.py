@@ -10,8 +10,10 @@ from prometheus_client import CollectorRegistry
 
 from tests.e2e.suite import ROOT
 from tests.fixtures.console import Command, Reader, read_steps
+from tests.fixtures.docker_registry import DockerRegistry
 
 PAGE = ROOT / "docs" / "operating.md"
+REGISTRY = "registry.example"
 NOT_CHECKED = ("# On Azure, not checked here", "# On the gateway, not checked here")
 
 
@@ -20,8 +22,11 @@ NOT_CHECKED = ("# On Azure, not checked here", "# On the gateway, not checked he
 def test_from_an_empty_hub_to_a_device_whose_ta_was_upgraded_and_rolled_back(tmp_path: Path) -> None:
     for name in ("modules", "examples", "deployments", "deployment.template.json"):
         (tmp_path / name).symlink_to(ROOT / name)
-    with Reader(tmp_path) as reader:
-        assert reader.follow(PAGE) >= 25
+    registry = DockerRegistry(tmp_path / "registry")
+    page = tmp_path / "page.md"
+    page.write_text(PAGE.read_text().replace(REGISTRY, registry.host))
+    with registry.running(), Reader(tmp_path, {"DOCKER_CONFIG": str(tmp_path)}) as reader:
+        assert reader.follow(page) >= 25
 
 
 def test_the_page_leaves_no_command_out() -> None:

@@ -161,7 +161,7 @@ def _unreadable(source: Path, error: OSError) -> FetchError:
         "package-unavailable",
         f"the package cannot be read: {error.strerror}",
         where=str(source),
-        advice="check the path as this module sees it, and its permissions",
+        advice="check path and permissions as this module sees them, or bring it to a registry: `edgeclave ta push`",
     )
 
 
