@@ -14,56 +14,21 @@ import pytest
 from edgeclave.simulator.connection_strings import connection_string
 from edgeclave.simulator.runtime_file import read_runtime
 from edgeclave.simulator.service_client import ApplyDeployment, carry_out
-from edgeclave.simulator.supervisor.containers.host import SIMULATOR_LABEL
-from edgeclave.simulator.workload.sockets import runtime_folder
-from tests.e2e.suite import ROOT, Suite, edgeclave, suite
+from tests.containers.device_containers import (
+    MODULES,
+    READINGS,
+    SECONDS_TO_COMPILE,
+    SERIES,
+    Containers,
+    trust_this_device,
+)
+from tests.e2e.suite import ROOT, Suite, suite
 from tests.fixtures import needs
 from tests.fixtures.container_engine import docker
 
-READINGS = 22_695
-SERIES = "machine_temperature_system_failure.csv"
-SECONDS_TO_COMPILE = 300  # the first start translates the trusted application, on a machine that runs other tests too
-MODULES = ("ta_runner", "enclave_broker", "sample_analytics")
 LIMITS = "import pathlib as p; print([f.read_text().strip() for f in map(p.Path, {files!r}) if f.exists()][0])"
 MEMORY_FILES = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
 PIDS_FILES = ["/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max"]
-
-
-class Containers:
-    """The three containers of a suite."""
-
-    def __init__(self, running: Suite) -> None:
-        self._suite = running
-        self._prefix = runtime_folder(running.prepared.simulator_state).name
-
-    def name(self, module: str) -> str:
-        return f"{self._prefix}-{module}"
-
-    def state(self, module: str) -> dict[str, Any]:
-        state: dict[str, Any] = json.loads(docker("inspect", "--format", "{{json .State}}", self.name(module)))
-        return state
-
-    def ids(self) -> dict[str, str]:
-        return {module: docker("inspect", "--format", "{{.Id}}", self.name(module)) for module in MODULES}
-
-    def found(self) -> set[str]:
-        """Ids of all that the engine has of this simulator."""
-        label = f"label={SIMULATOR_LABEL}={self._prefix}"
-        return set(docker("ps", "--all", "--quiet", "--no-trunc", "--filter", label).split())
-
-    def reported(self, module: str) -> dict[str, Any]:
-        shown: dict[str, Any] = self._suite.device.reported("$edgeAgent").get("modules", {}).get(module, {})
-        return shown
-
-    def all_run(self) -> bool:
-        return all(self.reported(module).get("runtimeStatus") == "running" for module in MODULES)
-
-    def networks(self) -> str:
-        return docker("network", "ls", "-q", "--filter", f"label={SIMULATOR_LABEL}={self._prefix}")
-
-    def remove_volumes(self) -> None:
-        for volume in docker("volume", "ls", "-q", "--filter", f"label={SIMULATOR_LABEL}={self._prefix}").split():
-            docker("volume", "rm", volume)
 
 
 @pytest.mark.e2e
@@ -85,7 +50,7 @@ def test_the_main_job_in_containers_loses_nothing(tmp_path: Path, module_images:
         containers = Containers(running)
         try:
             running.until(running.running, "the trusted application to run", SECONDS_TO_COMPILE)
-            _trust_this_device(running, containers)
+            trust_this_device(running, containers)
             for module in MODULES:
                 _is_confined(containers, module, limits[module])
             _enclave_has_a_filter_of_its_own(containers)
@@ -115,18 +80,6 @@ def test_the_main_job_in_containers_loses_nothing(tmp_path: Path, module_images:
 
 def _readings(running: Suite, count: int) -> None:
     running.until(lambda: running.device.counters().get("readings", 0) >= count, f"{count} readings", 180)
-
-
-def _trust_this_device(running: Suite, containers: Containers) -> None:
-    """As docs/simulator.md says: the reader pins the anchor of the emulator in ta_runner's container."""
-    prepared = running.prepared
-    anchor = prepared.folder / "attestation.pub.pem"
-    docker("cp", f"{containers.name('ta_runner')}:/var/lib/edgeclave/emulator/attestation.pub.pem", str(anchor))
-    prepared.policy.unlink()
-    signer = prepared.environment()["ANOMALY_SIGNER"]
-    accept = ["--anchor", str(anchor), "--class", "emulated", "--device", "edge01", "--signer", signer]
-    made = edgeclave("policy", "init", *accept, "--product-id", "1", "--out", str(prepared.policy))
-    assert made.returncode == 0, made.stderr
 
 
 def _is_confined(containers: Containers, module: str, wanted: dict[str, Any]) -> None:
