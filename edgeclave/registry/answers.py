@@ -101,7 +101,8 @@ def unreachable(error: Exception, where: str) -> RegistryError:
             "registry-unreachable",
             f"nobody answers: {_cut(error.strerror or str(error))}",
             where=where,
-            advice="check the host's name and port, the network, and https_proxy and no_proxy",
+            advice="check the host's name and port (in a container, localhost is the container), the network, and "
+            "https_proxy and no_proxy",
         )
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return RegistryError(
