@@ -12,6 +12,7 @@ from rich.table import Table
 
 from bench import (
     call_path,
+    container_memory,
     developer_loop,
     device_memory,
     enclave_call,
@@ -35,6 +36,7 @@ BENCHES: tuple[Callable[[], list[Row]], ...] = (
     developer_loop.rows,
     enclave_memory.rows,
     device_memory.rows,
+    container_memory.rows,
     outbox_drain.rows,
     evidence.rows,
     evidence_amd.rows,

@@ -33,8 +33,13 @@ async def process(*arguments: str, environment: Mapping[str, str] | None = None)
 
 
 @asynccontextmanager
-async def simulated(folder: Path, modules: Mapping[str, dict[str, Any]]) -> AsyncIterator[Path]:
-    """The state directory of a simulator that runs these modules of the project with these desired properties."""
+async def simulated(
+    folder: Path, modules: Mapping[str, dict[str, Any]], *, images: Mapping[str, str] | None = None
+) -> AsyncIterator[Path]:
+    """The state directory of a simulator that runs these modules of the project with these desired properties.
+
+    `images`: to run them as containers of these, instead of as processes.
+    """
     template = json.loads((ROOT / "deployment.template.json").read_text())
     content = template["modulesContent"]
     agent = content["$edgeAgent"]["properties.desired"]
@@ -44,10 +49,13 @@ async def simulated(folder: Path, modules: Mapping[str, dict[str, Any]]) -> Asyn
             content[name] = {"properties.desired": modules[name]}
         else:
             del agent["modules"][name]
+    for name, image in (images or {}).items():
+        agent["modules"][name]["settings"]["image"] = image
     content["$edgeHub"]["properties.desired"]["routes"] = {"all": "FROM /messages/* INTO $upstream"}
     path = folder / "deployment.template.json"
     path.write_text(json.dumps(template))
     if not (folder / "modules").exists():
         (folder / "modules").symlink_to(ROOT / "modules")  # `${MODULES.x}` is found next to the template
-    async with process("edgeclave", "sim", "up", str(path), "--state", str(folder / "state")):
+    how = ["--containers"] if images else []
+    async with process("edgeclave", "sim", "up", str(path), "--state", str(folder / "state"), *how):
         yield folder / "state"

@@ -55,7 +55,7 @@ async def _measure(folder: Path, source: Path) -> float:
 
 async def _after_calls(folder: Path, package: BuiltPackage, calls: int) -> float:
     async with AsyncExitStack() as stack:
-        state = await stack.enter_async_context(simulated(folder, _modules(package)))
+        state = await stack.enter_async_context(simulated(folder, desired_properties(package)))
         environment = await environment_of(state, WORKLOAD)
         os.environ |= {"https_proxy": environment["https_proxy"]}
         client = await stack.enter_async_context(
@@ -83,7 +83,7 @@ def _is_module(process: psutil.Process) -> bool:
     return any(Path(argument).name == "main.py" for argument in process.cmdline())
 
 
-def _modules(package: BuiltPackage) -> dict[str, dict[str, Any]]:
+def desired_properties(package: BuiltPackage) -> dict[str, dict[str, Any]]:
     """Desired properties of a device whose sample works on the machine's vitals."""
     authority = load_private_key(private_key_path(package.keys, "reader-authority"))
     reader = load_public_key(public_key_path(package.keys, "reader"))
