@@ -17,6 +17,7 @@ from edgeclave.cli.main import run
 from edgeclave.cloud.deployment.watch import Pace
 from edgeclave.simulator import SimulatorThread
 from edgeclave.simulator.supervisor.agent import Agent
+from edgeclave.simulator.supervisor.process import ProcessHost
 
 WORKER = "import os, time\nprint(os.environ['GREETING'], flush=True)\ntime.sleep(600)\n"  # without it: exit code 1
 
@@ -120,8 +121,8 @@ def device(simulator: SimulatorThread, solution: Solution) -> Iterator[Simulator
     agents: list[Agent] = []
 
     def start(running: Any) -> None:
-        agent = Agent(running.state, running.hub, folders, lambda _event: None)
-        running.workload.process_of = agent.process_of
+        agent = Agent(running.state, running.hub, ProcessHost(running.state, folders), lambda _event: None)
+        running.workload.program_of = agent.program_of
         agent.start()
         agents.append(agent)
 

@@ -89,7 +89,7 @@ def test_a_module_without_an_image_on_the_device_is_named(
     assert done.code == 1
     assert done.wrong == {
         "edge01 worker": "failed: exit code 0: not started: registry/worker:3.0-amd64 is not built from a module of "
-        "this solution"
+        "this solution; --containers runs any image"
     }
 
 
