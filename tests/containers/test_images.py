@@ -6,6 +6,7 @@ import fcntl
 import functools
 import hashlib
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ from packaging.utils import canonicalize_name
 
 from edgeclave.evidence.runtime import runtime_digest
 from tests.fixtures.builds import CACHE, REPOSITORY
-from tests.fixtures.container_engine import docker
+from tests.fixtures.console import Command, read_steps
+from tests.fixtures.container_engine import CLIENT, docker
 from tests.fixtures.module_images import BUILD_ENVIRONMENT, MODULES, build_command, image_name
 from tests.fixtures.module_images import module_images as build_module_images
 from tests.unit.images.test_image_sources import LISTS, pinned
@@ -110,6 +112,17 @@ def test_whoever_builds_says_from_what(module_images: dict[str, str], base_image
         assert {name: labels[f"org.opencontainers.image.{name.lower()}"] for name in said} == said
     finally:
         docker("image", "rm", image)
+
+
+def test_the_command_of_the_page_builds_an_image(base_image: str) -> None:
+    (step,) = (step for step in read_steps(REPOSITORY / "docs" / "images.md") if isinstance(step, Command))
+    tag = re.search(r"--tag (\S+)", step.text)
+    assert tag is not None
+    image = image_name("ta_runner", "page")
+    here = step.text.replace(tag[1], image).replace("docker build", f"{CLIENT} build --build-arg BASE={base_image}")
+    done = subprocess.run(here, shell=True, check=False, cwd=REPOSITORY, env=BUILD_ENVIRONMENT, capture_output=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    docker("image", "rm", image)
 
 
 def test_an_image_is_little_more_than_its_base(module: str, base_image: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -20,9 +21,14 @@ import pytest
 
 from edgeclave.simulator.supervisor.containers.host import SIMULATOR_LABEL
 from edgeclave.simulator.workload.sockets import runtime_folder
+from tests.fixtures.builds import REPOSITORY
+from tests.fixtures.console import Command, read_steps
 from tests.fixtures.container_engine import docker
 
 SECONDS = 90
+(UP,) = (
+    shlex.split(step.text) for step in read_steps(REPOSITORY / "docs" / "simulator.md") if isinstance(step, Command)
+)
 PROGRAM = (
     "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('here'); time.sleep(600)"
 )
@@ -51,7 +57,7 @@ class Solution:
     @contextmanager
     def up(self) -> Iterator[Events]:
         process = subprocess.Popen(
-            [*EDGECLAVE, "sim", "up", str(self.template), "--state", str(self.state), "--containers", "--json"],
+            [*EDGECLAVE, *UP[1:], str(self.template), "--state", str(self.state), "--json"],
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,11 +15,13 @@ from azure.iot.hub import IoTHubRegistryManager  # type: ignore[import-untyped]
 
 from edgeclave.simulator import SimulatorThread
 from tests.e2e.suite import ROOT, Suite
+from tests.fixtures.console import Command, read_steps
 from tests.fixtures.needs import missing, tool
 from tests.fixtures.visual_studio_code import Window, free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
-READING = {"machine": {"temperature": 71.5, "pressure": 1.2}, "timeCreated": "2026-01-01T00:00:00Z"}
+(SEND,) = (shlex.split(step.text) for step in read_steps(ROOT / "docs" / "developing.md") if isinstance(step, Command))
+READING = json.loads(SEND[-1])
 OWN_MODULE = """
 from azure.iot.device import IoTHubModuleClient
 
@@ -70,7 +73,7 @@ def test_f5_stops_in_the_sample_at_a_message_that_comes_in(window: Window) -> No
     assert "ready: 3 modules run" in window.output
     assert status(window, "sample_analytics") == "stopped"
 
-    edgeclave(window, "sim", "send", "sample_analytics", "input1", json.dumps(READING))
+    edgeclave(window, *SEND[1:])
     frame = editor.stopped()
     assert (frame["name"], frame["line"], Path(frame["source"]["path"])) == ("_arrived", line, source)
     body = editor.ask("evaluate", expression="message.body", frameId=frame["id"])["result"]
