@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODULES := enclave_broker ta_runner sample_analytics
 DOCKER ?= docker
-PYTEST_ARGUMENTS ?= --numprocesses 4  # most tests wait for something most of the time
+PYTEST_ARGUMENTS ?= --numprocesses 4 --dist worksteal  # most tests wait for something most of the time
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint images bench lock install clean
