@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -22,5 +23,6 @@ def new(
     target = folder or Path(name)
     create_project(name, language, target)
     typer.echo(f"{target} is ready. Try:")
-    for command in (f"edgeclave ta test {target}", f"edgeclave ta run {target} observe '{{\"celsius\": 21.5}}'"):
+    typed = shlex.quote(str(target))
+    for command in (f"edgeclave ta test {typed}", f"edgeclave ta run {typed} observe '{{\"celsius\": 21.5}}'"):
         typer.echo(f"  {command}")

@@ -82,17 +82,18 @@ def read_payload(payload: str) -> str:
     Raises:
         ConfigurationError: `no-payload`, `payload-too-large`.
     """
-    if not payload.startswith("@") and payload != "-":
-        return payload
     try:
+        if not payload.startswith("@") and payload != "-":
+            payload.encode()  # an argument that is no UTF-8 cannot be sent
+            return payload
         with contextlib.nullcontext(sys.stdin.buffer) if payload == "-" else Path(payload[1:]).open("rb") as file:
             data = file.read(MAX_PAYLOAD_BYTES + 1)
         text = data.decode()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigurationError(
             "no-payload",
             f"the payload cannot be read: {error}",
-            where=payload,
+            where=payload.encode(errors="backslashreplace").decode(),
             advice="give JSON, @FILE that holds it as UTF-8, or - for standard input",
         ) from error
     if len(data) > MAX_PAYLOAD_BYTES:
