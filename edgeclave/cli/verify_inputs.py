@@ -25,7 +25,7 @@ def read_input(path: Path) -> bytes:
     if len(data) > MAX_FILE_BYTES:
         raise ConfigurationError(
             "too-large", f"over the limit of {MAX_FILE_BYTES} bytes", where=str(path),
-            advice="no quote, evidence or sealed result is so large; name the file that holds one alone",
+            advice="nothing that is verified here is so large; name the file that holds it alone",
         )  # fmt: skip
     return data
 
@@ -52,7 +52,7 @@ def read_endorsements(path: Path | None) -> Endorsements:
     return Endorsements(held)
 
 
-def read_time(text: str | None) -> int:
+def read_time(text: str | None, option: str = "--at") -> int:
     """s since 1970, from such a number or an ISO 8601 time (UTC unless it says otherwise); now if None.
 
     Raises:
@@ -69,7 +69,7 @@ def read_time(text: str | None) -> int:
         datetime.fromtimestamp(seconds, UTC)  # in a year from 1 to 9999, so that it can be shown
     except (ValueError, OverflowError, OSError) as error:
         raise ConfigurationError(
-            "bad-time", f"not a time: {text}", where="--at", advice="use 2026-03-31T12:00:00Z or s since 1970"
+            "bad-time", f"not a time: {text}", where=option, advice="use 2026-03-31T12:00:00Z or s since 1970"
         ) from error
     return seconds
 

@@ -284,3 +284,11 @@ class TestPolicyInit:
         assert run(["policy", "init", "--class", "tdx", "--runtime", f"mrtd={'cd' * 48}", *SIGNED]) == 1
         assert "must name all of (mrtd, rtmr0, rtmr1, rtmr2, rtmr3)" in capsys.readouterr().err
         assert not (folder / "policy.toml").exists()
+
+    def test_any_name_of_a_device_stays_in_its_line(self, folder):
+        device = 'plant.1"] = 5\n[x'
+        sgx = ["--class", "sgx", "--runtime", f"mrenclave={'cd' * 32}"]
+        assert run(["policy", "init", *sgx, *SIGNED, "--device", device]) == 0
+        policy = folder / "policy.toml"
+        policy.write_text(policy.read_text().replace('# "plant', '"plant').replace("HEX", "ab" * 16))
+        assert load_policy(policy).devices == {b"\xab" * 16: device}
