@@ -18,7 +18,7 @@ def new(
 ) -> None:
     """Begin a trusted application: a small project that builds, runs and passes its tests at once.
 
-    Example: edgeclave ta new counter --lang python
+    Example: edgeclave ta new thermometer --lang python
     """
     target = folder or Path(name)
     create_project(name, language, target)

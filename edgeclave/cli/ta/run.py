@@ -27,9 +27,7 @@ MAX_PAYLOAD_BYTES = 1 << 20  # no manifest may allow more (limits.message_kib)
 
 
 def run(
-    target: Annotated[
-        Path, typer.Argument(metavar="DIR|FILE.ta", help="A project's folder [here], or a package.")
-    ] = HERE,
+    target: Annotated[Path, typer.Argument(metavar="DIR|FILE.ta", help="A project's folder, or a package.")] = HERE,
     method: Annotated[str | None, typer.Argument(help="The method to call.")] = None,
     payload: Annotated[str, typer.Argument(help="JSON, @FILE that holds it, or - for standard input.")] = "null",
     serve: Annotated[bool, typer.Option("--serve", help="Read calls from standard input, one a line.")] = False,
@@ -46,7 +44,7 @@ def run(
     for the next run. What the application emits is opened with a development reader's key; its log goes to standard
     error. Exit code 1: the call failed.
 
-    Example: edgeclave ta run counter add '{"value": 2}'
+    Example: edgeclave ta run thermometer observe '{"celsius": 21.5}'
     """
     if (method is None) != serve:
         raise ConfigurationError(

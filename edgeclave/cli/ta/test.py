@@ -22,7 +22,7 @@ def run_tests(context: typer.Context, folder: Folder = HERE, keys: Keys = DEFAUL
     The fixture `trusted_app` is the application in the real emulator. What follows DIR goes to pytest, which
     runs in DIR. Exit code: that of pytest.
 
-    Example: edgeclave ta test counter -k totals -v
+    Example: edgeclave ta test thermometer -k storage -v
     """
     arguments = context.args
     if folder.name.startswith("-"):  # an option of pytest's, in the project itself
