@@ -100,7 +100,7 @@ def explain(
             "not-readable",
             "neither evidence nor a quote or report of a platform this release knows",
             where=str(evidence),
-            advice="check that the file is the raw binary form",
+            advice="it may be in hex, base64, PEM, JSON or behind Open Enclave's header",
         )
     show(outcome, as_json)
     if not outcome.accepted:

@@ -223,6 +223,7 @@ class TestSealedResult:
         pytest.param(["junk.bin", "--at", "9" * 20], "bad-time", id="a time that no clock can show"),
         pytest.param(["junk.bin", "--at", "0001-01-01T00:00:00+14:00"], "bad-time", id="a time before the year 1"),
         pytest.param(["junk.bin", "--policy", "/dev/zero"], "bad-policy", id="a policy without end"),
+        pytest.param(["/dev/null"], "empty\n  where: /dev/null", id="an empty file"),
         pytest.param(["split.hex"], "not-readable", id="white space inside a pair of hex digits"),
         pytest.param(["junk.bin", "--endorsements", "junk.bin"], "no-endorsement", id="no endorsement"),
         pytest.param(["huge.bin"], "too-large", id="too large a file"),
