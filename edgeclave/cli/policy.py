@@ -100,7 +100,7 @@ def explain(
             "not-readable",
             "neither evidence nor a quote or report of a platform this release knows",
             where=str(evidence),
-            advice="check that the file is the raw binary form",
+            advice="it may be in hex, base64, PEM, JSON or behind Open Enclave's header",
         )
     show(outcome, as_json)
     if not outcome.accepted:
@@ -179,7 +179,7 @@ def _anchor_text(kind: Kind, platform_class: str, anchor: str | None, device: st
             "# Platforms under this root, bound at enrolment: device id = platform_instance, as `edgeclave verify`"
         )
         lines.append("# shows it. Messages of devices that are not bound here are refused.")
-        lines.append(f'[devices]\n# {device or "edge01"} = ["HEX"]')
+        lines.append(f'[devices]\n# {json.dumps(device or "edge01")} = ["HEX"]')
     elif anchor is None:
         raise ConfigurationError(
             "no-anchor", "name the platform's attestation key", where="--anchor", advice="see --help"

@@ -111,7 +111,7 @@ def new_key_(
 
     Example: edgeclave verifier new-key 2027 --from 2027-01-01
     """
-    start = now_utc() if begin is None else datetime.fromtimestamp(read_time(begin), UTC)
+    start = now_utc() if begin is None else datetime.fromtimestamp(read_time(begin, "--from"), UTC)
     path = new_key(keys, name, start)
     typer.echo(json.dumps({"key": str(path), "signs_from": start.isoformat()}) if as_json else str(path))
 

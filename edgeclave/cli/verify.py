@@ -67,6 +67,7 @@ def verify(
             outcome = verify_archived(file, data, loaded, at, endorsements, pinned, timestamp_ca)
         else:
             outcome = _verify(
+                file,
                 data,
                 loaded,
                 None if evidence is None else read_input(evidence),
@@ -83,7 +84,13 @@ def verify(
 
 
 def _verify(
-    data: bytes, policy: Policy | None, evidence: bytes | None, nonce: bytes | None, now: int, endorsements: Path | None
+    file: Path,
+    data: bytes,
+    policy: Policy | None,
+    evidence: bytes | None,
+    nonce: bytes | None,
+    now: int,
+    endorsements: Path | None,
 ) -> Outcome:
     known = read_endorsements(endorsements)
     if not _is_result(data):
@@ -91,7 +98,10 @@ def _verify(
         if outcome is None:
             raise ConfigurationError(
                 "not-readable",
-                "neither a quote or report of a platform this release knows, nor evidence, nor a sealed result",
+                "neither a quote or report of a platform this release knows, nor evidence, nor a sealed result"
+                if data
+                else "the file is empty",
+                where=str(file),
                 advice="it may be in hex, base64, PEM, JSON or behind Open Enclave's header, but not in a certificate",
             )
         return outcome

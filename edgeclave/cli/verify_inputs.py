@@ -19,9 +19,14 @@ def read_input(path: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigurationError("no-such-file", f"cannot read: {error.strerror}", where=str(path)) from error
+        raise ConfigurationError(
+            "no-such-file", f"cannot read: {error.strerror}", where=str(path), advice="name a file that you may read"
+        ) from error
     if len(data) > MAX_FILE_BYTES:
-        raise ConfigurationError("too-large", f"over the limit of {MAX_FILE_BYTES} bytes", where=str(path))
+        raise ConfigurationError(
+            "too-large", f"over the limit of {MAX_FILE_BYTES} bytes", where=str(path),
+            advice="nothing that is verified here is so large; name the file that holds it alone",
+        )  # fmt: skip
     return data
 
 
@@ -38,11 +43,16 @@ def read_endorsements(path: Path | None) -> Endorsements:
         return Endorsements(loose, folders=[path])
     held = read_file(path)
     if not held:
-        raise ConfigurationError("no-endorsement", "not an endorsement this release knows", where=str(path))
+        raise ConfigurationError(
+            "no-endorsement",
+            "not an endorsement this release knows",
+            where=str(path),
+            advice="see docs/verifying.md; a certificate is read in PEM or DER",
+        )
     return Endorsements(held)
 
 
-def read_time(text: str | None) -> int:
+def read_time(text: str | None, option: str = "--at") -> int:
     """s since 1970, from such a number or an ISO 8601 time (UTC unless it says otherwise); now if None.
 
     Raises:
@@ -51,14 +61,17 @@ def read_time(text: str | None) -> int:
     if text is None:
         return int(time.time())
     try:
-        if text.isdigit():
-            return int(text)
-        when = datetime.fromisoformat(text)
-        return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp())
-    except ValueError as error:
+        if text.isascii() and text.isdigit():
+            seconds = int(text)
+        else:
+            when = datetime.fromisoformat(text)
+            seconds = int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp())
+        datetime.fromtimestamp(seconds, UTC)  # in a year from 1 to 9999, so that it can be shown
+    except (ValueError, OverflowError, OSError) as error:
         raise ConfigurationError(
-            "bad-time", f"not a time: {text}", where="--at", advice="use 2026-03-31T12:00:00Z or s since 1970"
+            "bad-time", f"not a time: {text}", where=option, advice="use 2026-03-31T12:00:00Z or s since 1970"
         ) from error
+    return seconds
 
 
 def read_nonce(text: str | None) -> bytes | None:

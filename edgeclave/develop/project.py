@@ -116,15 +116,8 @@ def package_annotations(manifest: Manifest) -> dict[str, str]:
 def read_wasm(path: Path) -> bytes:
     """Raises ConfigurationError `no-wasm`, `wasm-too-large`."""
     try:
-        size = path.stat().st_size
-        if size > DEFAULT_LIMITS.wasm:
-            raise ConfigurationError(
-                "wasm-too-large",
-                f"{size} bytes are over the limit of {DEFAULT_LIMITS.wasm}",
-                where=str(path),
-                advice="leave out data and modules that the application does not need",
-            )
-        return path.read_bytes()
+        with path.open("rb") as file:
+            wasm = file.read(DEFAULT_LIMITS.wasm + 1)
     except OSError as error:
         raise ConfigurationError(
             "no-wasm",
@@ -132,6 +125,14 @@ def read_wasm(path: Path) -> bytes:
             where=str(path),
             advice="run `edgeclave ta build` first, or name it with --wasm",
         ) from error
+    if len(wasm) > DEFAULT_LIMITS.wasm:
+        raise ConfigurationError(
+            "wasm-too-large",
+            f"it is over the limit of {DEFAULT_LIMITS.wasm} bytes",
+            where=str(path),
+            advice="leave out data and modules that the application does not need",
+        )
+    return wasm
 
 
 class _Stamp:

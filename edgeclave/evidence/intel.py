@@ -254,7 +254,7 @@ def _collateral(data: bytes) -> Collateral:
         root = _certificates(parsed.pck_crl_issuer_chain.encode())[-1]
         key = x509.load_der_x509_certificate(root).public_key()
         evaluation = int(json.loads(parsed.tcb_info).get("tcbEvaluationDataNumber", 0))
-    except (*BROKEN_CERTIFICATE, TypeError, AttributeError, RecursionError) as error:
+    except (*BROKEN_CERTIFICATE, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise EvidenceError("malformed-evidence", f"collateral that cannot be read: {error}") from error
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise EvidenceError("malformed-evidence", "collateral whose root is no EC key")

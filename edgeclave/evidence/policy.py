@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from typing import Any, Literal, TypeVar, get_args
 
 from edgeclave.errors import ConfigurationError
@@ -67,7 +67,7 @@ class TcbException:
         """What keeps the exception from covering a platform at `now` (s since 1970); None if it covers it."""
         if tcb.status != self.status:
             return f"the exception is for {self.status}"
-        if now >= datetime.combine(self.until + timedelta(days=1), time(), UTC).timestamp():
+        if now > datetime.combine(self.until, time.max, UTC).timestamp():
             return f"the exception for {self.status} ended on {self.until}"
         others = [advisory for advisory in tcb.advisories if advisory not in self.advisories]
         return f"the exception does not name {', '.join(others)}" if others else None

@@ -127,30 +127,33 @@ def load_policy(path: Path) -> Policy:
         ConfigurationError: `no-such-file`, `bad-policy`, with the field.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_POLICY_BYTES + 1)
     except OSError as error:
         raise ConfigurationError(
             "no-such-file", "cannot read the policy", where=str(path), advice="make one with `edgeclave policy init`"
         ) from error
     if len(data) > MAX_POLICY_BYTES:
-        raise bad_policy(str(path), f"{len(data)} bytes is over the limit of {MAX_POLICY_BYTES}")
+        raise bad_policy(str(path), f"over the limit of {MAX_POLICY_BYTES} bytes")
     try:
-        file = msgspec.toml.decode(data, type=_PolicyFile)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        parsed = msgspec.toml.decode(data, type=_PolicyFile)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise bad_policy(str(path), str(error)) from error
-    for kind in file.tcb:
+    for kind in parsed.tcb:
         _kind(f"tcb.{kind}", kind)
     return Policy(
-        anchors=tuple(_anchor(entry, path.parent) for entry in file.anchors),
-        runtime={kind: AnyOf(*(_reference(kind, value) for value in values)) for kind, values in file.runtime.items()},
-        classes=frozenset(file.classes),
-        trusted_apps=tuple(_trusted_app(entry) for entry in file.trusted_apps),
-        tcb={kind: tuple(_tcb_exception(entry) for entry in entries) for kind, entries in file.tcb.items()},
-        devices=_devices(file.devices),
-        debug=file.debug,
-        freshness=file.freshness,
-        maximum_age_seconds=file.maximum_age_seconds,
-        minimum_recipients=file.recipients.minimum_version,
+        anchors=tuple(_anchor(entry, path.parent) for entry in parsed.anchors),
+        runtime={
+            kind: AnyOf(*(_reference(kind, value) for value in values)) for kind, values in parsed.runtime.items()
+        },
+        classes=frozenset(parsed.classes),
+        trusted_apps=tuple(_trusted_app(entry) for entry in parsed.trusted_apps),
+        tcb={kind: tuple(_tcb_exception(entry) for entry in entries) for kind, entries in parsed.tcb.items()},
+        devices=_devices(parsed.devices),
+        debug=parsed.debug,
+        freshness=parsed.freshness,
+        maximum_age_seconds=parsed.maximum_age_seconds,
+        minimum_recipients=parsed.recipients.minimum_version,
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import json
 import re
 import struct
@@ -55,7 +56,7 @@ def contents(data: bytes) -> Iterator[Content]:
 
 
 def _inner(data: bytes) -> tuple[str, bytes] | None:
-    text = data.strip()
+    text = data.removeprefix(codecs.BOM_UTF8).strip()
     if text.startswith(b"{"):
         return _in_json(text)
     if pem := _PEM.fullmatch(text):
@@ -79,11 +80,12 @@ def _in_json(text: bytes) -> tuple[str, bytes] | None:
 
 
 def _decoded(text: bytes) -> bytes | None:
+    plain = b"".join(text.split())
     if _HEX.fullmatch(text):
-        return bytes.fromhex(text.decode())
+        return bytes.fromhex(plain.decode())  # without white space: it may stand inside a pair
     if not _BASE64.fullmatch(text):
         return None
-    plain = b"".join(text.split()).rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+    plain = plain.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
     try:
         return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
     except binascii.Error:

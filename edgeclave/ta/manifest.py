@@ -146,7 +146,9 @@ def manifest_error(error: msgspec.ValidationError, prefix: str = "") -> PackageE
         name = missing["field"]
         return field_error(f"{path}.{name}".strip("."), f"the field {name} is missing", f"add `{name}`")
     subject = "a name in it: " if key_of else ""
-    return field_error(path, subject + what, "correct it; docs/formats.md lists every field with its type and range")
+    return field_error(
+        path, subject + what, "correct it; docs/formats-package.md lists every field with its type and range"
+    )
 
 
 def _check_authority(path: str, der: bytes) -> None:

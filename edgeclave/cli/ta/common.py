@@ -12,7 +12,7 @@ from rich.console import Console
 
 from edgeclave import keys as key_folder
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with ta.toml and app.py or app.c [here].")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder with ta.toml and app.py or app.c.")]
 HERE = Path()
 Keys = Annotated[Path, typer.Option("--keys", envvar=key_folder.FOLDER_VARIABLE, help="Key folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -27,7 +27,7 @@ from edgeclave.ta.source import load_source
 
 
 def debug(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with ta.toml and app.c [here].")] = HERE,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with ta.toml and app.c.")] = HERE,
     gdb_options: Annotated[list[str] | None, typer.Argument(metavar="-- GDB OPTIONS", help="Options for gdb.")] = None,
     method: Annotated[str | None, typer.Option("--method", help="Method to call [the only one].")] = None,
     payload: Annotated[str, typer.Option("--payload", help="Its payload, as JSON.")] = "null",
@@ -42,7 +42,7 @@ def debug(
     evidence says debug, keys are made for this session, and nothing of it is kept. To follow pointers of the
     application, `print __vmctx->set()` at a stop, then as in `x/s &*payload.start`.
 
-    Example: edgeclave ta debug my-app --method observe --payload '{"temperature": 21}'
+    Example: edgeclave ta debug thermometer --method observe --payload '{"celsius": 21.5}'
     """
     if language_of(folder) == "python":
         raise ConfigurationError(

@@ -27,7 +27,7 @@ WASM_SUFFIX = ".wasm"
 
 def inspect(
     target: Annotated[
-        Path, typer.Argument(metavar="FILE.ta|FILE.wasm|DIR", help="A package, its code, or a project [here].")
+        Path, typer.Argument(metavar="FILE.ta|FILE.wasm|DIR", help="A package, its code, or a project.")
     ] = HERE,
     keys: Keys = DEFAULT_FOLDER,
     as_json: Json = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -17,10 +18,11 @@ def new(
 ) -> None:
     """Begin a trusted application: a small project that builds, runs and passes its tests at once.
 
-    Example: edgeclave ta new counter --lang python
+    Example: edgeclave ta new thermometer --lang python
     """
     target = folder or Path(name)
     create_project(name, language, target)
     typer.echo(f"{target} is ready. Try:")
-    for command in (f"edgeclave ta test {target}", f"edgeclave ta run {target} observe '{{\"celsius\": 21.5}}'"):
+    typed = shlex.quote(str(target))
+    for command in (f"edgeclave ta test {typed}", f"edgeclave ta run {typed} observe '{{\"celsius\": 21.5}}'"):
         typer.echo(f"  {command}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ def serve_lines(app: EmulatedApp, history: Path, *, as_json: bool) -> None:
     methods = app.running.package.manifest.methods
     if interactive:
         typer.echo(f"{app.running.package.manifest.name} runs, emulated. `help` shows how to call it.", err=True)
+    if not interactive and isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # what is no UTF-8 is no JSON either: that call fails, not the command
     for line in _typed(history, sorted(methods)) if interactive else sys.stdin:
         word, _, payload = line.strip().partition(" ")
         if not word:

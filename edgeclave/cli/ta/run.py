@@ -27,9 +27,7 @@ MAX_PAYLOAD_BYTES = 1 << 20  # no manifest may allow more (limits.message_kib)
 
 
 def run(
-    target: Annotated[
-        Path, typer.Argument(metavar="DIR|FILE.ta", help="A project's folder [here], or a package.")
-    ] = HERE,
+    target: Annotated[Path, typer.Argument(metavar="DIR|FILE.ta", help="A project's folder, or a package.")] = HERE,
     method: Annotated[str | None, typer.Argument(help="The method to call.")] = None,
     payload: Annotated[str, typer.Argument(help="JSON, @FILE that holds it, or - for standard input.")] = "null",
     serve: Annotated[bool, typer.Option("--serve", help="Read calls from standard input, one a line.")] = False,
@@ -46,7 +44,7 @@ def run(
     for the next run. What the application emits is opened with a development reader's key; its log goes to standard
     error. Exit code 1: the call failed.
 
-    Example: edgeclave ta run counter add '{"value": 2}'
+    Example: edgeclave ta run thermometer observe '{"celsius": 21.5}'
     """
     if (method is None) != serve:
         raise ConfigurationError(
@@ -82,17 +80,18 @@ def read_payload(payload: str) -> str:
     Raises:
         ConfigurationError: `no-payload`, `payload-too-large`.
     """
-    if not payload.startswith("@") and payload != "-":
-        return payload
     try:
+        if not payload.startswith("@") and payload != "-":
+            payload.encode()  # an argument that is no UTF-8 cannot be sent
+            return payload
         with contextlib.nullcontext(sys.stdin.buffer) if payload == "-" else Path(payload[1:]).open("rb") as file:
             data = file.read(MAX_PAYLOAD_BYTES + 1)
         text = data.decode()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigurationError(
             "no-payload",
             f"the payload cannot be read: {error}",
-            where=payload,
+            where=payload.encode(errors="backslashreplace").decode(),
             advice="give JSON, @FILE that holds it as UTF-8, or - for standard input",
         ) from error
     if len(data) > MAX_PAYLOAD_BYTES:

@@ -22,8 +22,11 @@ def run_tests(context: typer.Context, folder: Folder = HERE, keys: Keys = DEFAUL
     The fixture `trusted_app` is the application in the real emulator. What follows DIR goes to pytest, which
     runs in DIR. Exit code: that of pytest.
 
-    Example: edgeclave ta test counter -k totals -v
+    Example: edgeclave ta test thermometer -k storage -v
     """
+    arguments = context.args
+    if folder.name.startswith("-"):  # an option of pytest's, in the project itself
+        folder, arguments = HERE, [str(folder), *arguments]
     if importlib.util.find_spec("pytest") is None:
         raise ConfigurationError(
             "missing-extra", "pytest is not installed", advice="install `edgeclave[test]`, or `pip install pytest`"
@@ -31,7 +34,7 @@ def run_tests(context: typer.Context, folder: Folder = HERE, keys: Keys = DEFAUL
     with progress("building") as tell:
         Project.at(folder).development_package(keys.absolute(), tell)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "--rootdir=.", f"--config-file={_configuration(folder)}", *context.args],
+        [sys.executable, "-m", "pytest", "--rootdir=.", f"--config-file={_configuration(folder)}", *arguments],
         cwd=folder,
         env={**os.environ, FOLDER_VARIABLE: str(keys.absolute())},
         check=False,

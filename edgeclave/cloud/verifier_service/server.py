@@ -194,7 +194,7 @@ async def _body(request: web.Request, form: type[_Body]) -> _Body:
         raise RefusalError(413, "body-too-large", f"the body has more than {MAX_BODY_BYTES} bytes") from error
     except TimeoutError as error:
         raise RefusalError(408, "body-too-slow", f"the body took more than {BODY_SECONDS:g} s to arrive") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, web.RequestPayloadError) as error:
         raise RefusalError(
             400, "malformed-body", f"the body cannot be used: {error}", advice="see /openapi.json"
         ) from error

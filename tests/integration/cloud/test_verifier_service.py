@@ -167,6 +167,11 @@ class TestRequests:
     def test_malformed(self, service, body, content_type, answer):
         assert refused(ask(f"{service}/v1/appraisals", body, content_type=content_type or "x/y")) == answer
 
+    @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+    def test_a_body_that_is_not_encoded_as_it_says(self, service, encoding):
+        answer = ask(f"{service}/v1/appraisals", b'{"quote":"AA"}', headers={"Content-Encoding": encoding})
+        assert refused(answer) == (400, "malformed-body")
+
     def test_paths_and_methods(self, service):
         assert refused(ask(f"{service}/nothing")) == (404, "no-such-path")
         assert refused(ask(f"{service}/v1/appraisals", method="GET")) == (405, "method-not-allowed")

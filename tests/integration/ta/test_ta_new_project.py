@@ -62,6 +62,15 @@ def test_its_tests_pass_in_the_emulator_too(workspace: Path) -> None:
 
 
 @pytest.mark.slow
+def test_in_the_project_itself_options_go_to_pytest_without_naming_it(workspace: Path) -> None:
+    done = edgeclave(
+        workspace / "thermometer", "ta", "test", "-q", "--collect-only", "--keys", str(workspace / ".edgeclave/keys")
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "tests/test_in_the_emulator.py" in done.stdout
+
+
+@pytest.mark.slow
 def test_a_failing_test_fails_the_command_with_the_path_of_what_is_wrong(workspace: Path) -> None:
     test = workspace / "thermometer" / "tests" / "test_wrong.py"
     test.write_text('def test_it(trusted_app):\n    trusted_app.call("observe", {"celsius": []})\n')

@@ -72,6 +72,7 @@ def ta_run(package: Path, *arguments: str, typed: str = "") -> subprocess.Comple
         input=typed,
         capture_output=True,
         text=True,
+        errors="surrogateescape",
         cwd=package.parent,
         timeout=60,
         check=False,
@@ -148,6 +149,7 @@ def altered(package: Path) -> list[str]:
         pytest.param(lambda package: [str(package.parent), "echo"], "no-manifest", id="a folder that is no project"),
         pytest.param(lambda package: [str(package.parents[1]), "echo"], "no-source", id="a project without sources"),
         pytest.param(lambda package: [str(package), "echo", "@none"], "no-payload", id="no such payload"),
+        pytest.param(lambda package: [str(package), "echo", '"\udcff"'], "no-payload", id="a payload that is no UTF-8"),
         pytest.param(altered, "wrong-digest", id="an altered package"),
     ],
 )
@@ -176,6 +178,13 @@ def test_serve_goes_on_after_failures_and_ends_with_1(package: Path) -> None:
     assert done.returncode == 1
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["status"] for line in lines] == [418, 500, 200]
+
+
+def test_serve_goes_on_after_a_line_that_is_no_utf_8(package: Path) -> None:
+    done = ta_run(package, "--serve", "--json", typed='echo "\udcff\udcfe"\n\udcff\necho 1\n')
+    assert done.returncode == 1
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["status"] for line in lines] == [200, 404, 200]
 
 
 def test_serve_at_a_terminal_has_a_prompt_and_a_history(package: Path, tmp_path: Path) -> None:

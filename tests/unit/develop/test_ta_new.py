@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -121,3 +122,12 @@ def test_the_wheel_holds_templates_and_the_guest_sdk_by_its_own_name(tmp_path: P
     assert {"edgeclave_ta/__init__.py", "edgeclave_ta/py.typed"} <= names
     assert "edgeclave/ta/guest/python/edgeclave_ta/__init__.py" in names
     assert "edgeclave/ta/build/__init__.py" in names  # by its name it could be taken for build output
+
+
+def test_the_commands_it_prints_can_be_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["ta", "new", "meter", "--dir", "my $HOME; it's"]) == 0
+    first = capsys.readouterr().out.splitlines()[1]
+    assert shlex.split(first) == ["edgeclave", "ta", "test", "my $HOME; it's"]

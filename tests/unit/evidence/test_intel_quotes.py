@@ -154,6 +154,15 @@ class TestRealQuotes:
         kind, quote, _ = real("sgx_quote")
         code_of(kind.verify, quote, endorsements, intel_root(kind), REAL_TIME)
 
+    def test_collateral_with_a_number_that_is_none(self):
+        values = json.loads(vector("sgx_quote_collateral.json"))
+        values["tcb_info"] = values["tcb_info"].replace(
+            '"tcbEvaluationDataNumber":', '"tcbEvaluationDataNumber":1e999, "n":'
+        )
+        endorsements = Endorsements(intel.read_collateral(json.dumps(values).encode()))
+        kind, quote, _ = real("sgx_quote")
+        assert code_of(kind.verify, quote, endorsements, intel_root(kind), REAL_TIME) == "malformed-evidence"
+
     def test_zeros_behind_a_quote_are_taken_off_files_and_refused_in_evidence(self):
         padded = vector("tdx_quote")
         assert len(tdx.trim(padded)) == len(padded) - 70
@@ -271,6 +280,7 @@ class TestTcbPolicy:
     def test_a_dated_exception_accepts_it(self):
         exception = {"status": "ConfigurationAndSWHardeningNeeded", "advisories": frozenset(self.ADVISORIES)}
         assert self.verify(until=self.DAY, **exception).anchor.platform_class == "sgx"
+        assert self.verify(until=date.max, **exception).anchor.platform_class == "sgx"
 
 
 def sgx_mrenclave():

@@ -102,6 +102,8 @@ def test_what_is_not_said_is_the_strict_side(write):
         pytest.param(SIGNER, SIGNER[2:], "signer_id", id="a short signer"),
         pytest.param("anomalies = 3", "anomalies = -1", "minimum_version", id="a negative version"),
         pytest.param("classes =", "classes", "", id="not TOML"),
+        pytest.param("product_id = 1", f"product_id = {'9' * 5000}", "digits", id="a number without end"),
+        pytest.param("product_id = 1", f"product_id = {'[' * 20_000}", "recursion", id="nested without end"),
     ],
 )
 def test_a_mistake_is_named(write, old, new, named):

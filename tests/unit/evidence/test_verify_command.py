@@ -219,12 +219,19 @@ class TestSealedResult:
         pytest.param(["junk.bin", "--policy", "junk.bin"], "bad-policy", id="a policy that is none"),
         pytest.param(["junk.bin", "--nonce", "xyz"], "bad-nonce", id="a nonce not in hex"),
         pytest.param(["junk.bin", "--at", "soon"], "bad-time", id="no time"),
+        pytest.param(["junk.bin", "--at", "253402300800"], "bad-time", id="a time after the year 9999"),
+        pytest.param(["junk.bin", "--at", "9" * 20], "bad-time", id="a time that no clock can show"),
+        pytest.param(["junk.bin", "--at", "0001-01-01T00:00:00+14:00"], "bad-time", id="a time before the year 1"),
+        pytest.param(["junk.bin", "--policy", "/dev/zero"], "bad-policy", id="a policy without end"),
+        pytest.param(["/dev/null"], "empty\n  where: /dev/null", id="an empty file"),
+        pytest.param(["split.hex"], "not-readable", id="white space inside a pair of hex digits"),
         pytest.param(["junk.bin", "--endorsements", "junk.bin"], "no-endorsement", id="no endorsement"),
         pytest.param(["huge.bin"], "too-large", id="too large a file"),
     ],
 )
 def test_what_cannot_be_read_exits_with_2(folder, capsys, arguments, said):
     (folder / "junk.bin").write_bytes(b"junk")
+    (folder / "split.hex").write_bytes(b"A B")
     (folder / "huge.bin").write_bytes(bytes(3 << 20))
     assert run(["verify", *arguments]) == 2
     assert said in capsys.readouterr().err
@@ -278,3 +285,11 @@ class TestPolicyInit:
         assert run(["policy", "init", "--class", "tdx", "--runtime", f"mrtd={'cd' * 48}", *SIGNED]) == 1
         assert "must name all of (mrtd, rtmr0, rtmr1, rtmr2, rtmr3)" in capsys.readouterr().err
         assert not (folder / "policy.toml").exists()
+
+    def test_any_name_of_a_device_stays_in_its_line(self, folder):
+        device = 'plant.1"] = 5\n[x'
+        sgx = ["--class", "sgx", "--runtime", f"mrenclave={'cd' * 32}"]
+        assert run(["policy", "init", *sgx, *SIGNED, "--device", device]) == 0
+        policy = folder / "policy.toml"
+        policy.write_text(policy.read_text().replace('# "plant', '"plant').replace("HEX", "ab" * 16))
+        assert load_policy(policy).devices == {b"\xab" * 16: device}

@@ -37,6 +37,10 @@ def open_enclave(data, *, version=1, kind=2, size=None):
 WRAPPED = {
     "hex": lambda quote: quote.hex().encode(),
     "hex in lines": lambda quote: "\n".join(quote.hex()[i : i + 64] for i in range(0, 2 * len(quote), 64)).encode(),
+    "hex in lines that end inside a pair": lambda quote: "\r\n".join(
+        quote.hex()[i : i + 63] for i in range(0, 2 * len(quote), 63)
+    ).encode(),
+    "hex behind a byte order mark": lambda quote: b"\xef\xbb\xbf" + quote.hex().encode(),
     "base64": base64.b64encode,
     "base64 in lines": base64.encodebytes,
     "base64url without padding": base64url,
@@ -156,6 +160,7 @@ class TestNotWrapped:
 
 @given(st.binary(max_size=200), st.lists(st.sampled_from(sorted(WRAPPED)), max_size=4))
 @example(b'{"quote": "\xff"}', [])
+@example(b"A B", [])
 def test_whatever_is_inside_there_is_an_end(data, layers):
     for layer in layers:
         data = WRAPPED[layer](data)

@@ -204,10 +204,11 @@ def test_no_file_and_no_folder(tmp_path: Path, keys: Path) -> None:
         assert refused.value.code == "no-manifest"
 
 
-def test_code_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
+def test_code_that_is_too_large_is_refused_and_not_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "large.wasm"
     path.touch()
     os.truncate(path, 1 << 40)
-    with pytest.raises(EdgeclaveError) as refused:
-        read_wasm(path)
-    assert refused.value.code == "wasm-too-large"
+    for large in (path, Path("/dev/zero")):
+        with pytest.raises(EdgeclaveError) as refused:
+            read_wasm(large)
+        assert refused.value.code == "wasm-too-large"
