@@ -153,7 +153,7 @@ def show(outcome: Outcome, json_wanted: bool) -> None:
     if json_wanted:
         typer.echo(json.dumps(as_json(outcome)))
         return
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, emoji=False)
     console.print(f"{outcome.what}, at {day(outcome.now)}", markup=False)
     for each in outcome.verdicts:
         console.print(_MARKS.get(each.verdict, "[dim]-[/]      "), end="")

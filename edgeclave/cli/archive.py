@@ -51,7 +51,7 @@ def timestamp(
             "not-an-archive", "there are no results in it", where=str(folder), advice="name what `--archive` wrote"
         )
     paths = unlisted(folder)
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     with console.status(f"Having {len(paths)} files timestamped ..."):
         stored = asyncio.run(_timestamp(folder, paths, authority, authorities, ca))
     if as_json:

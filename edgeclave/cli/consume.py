@@ -86,7 +86,7 @@ def consume(
     connection = parse_event_hub(text, where="--eventhub" if eventhub else EVENT_HUB_VARIABLE)
     loaded_policy, recipient_key = load_policy(policy), load_private_key(key)
     lines = JsonLines(sys.stdout) if as_json else HumanLines(sys.stdout)
-    notices = Console(stderr=True, soft_wrap=True, highlight=False)
+    notices = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     known = Endorsements(folders=[endorsement_folder()])
     kept = None if archive is None else _archive(archive, policy, loaded_policy, known, verifier_keys)
     store = HeadStore(state)

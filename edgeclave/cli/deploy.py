@@ -70,7 +70,7 @@ def deploy(
 
     Example: edgeclave deploy --hub @hub.txt --device press-1
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, emoji=False, soft_wrap=True)
     lines: Lines = JsonLines(console) if as_json else HumanLines(console)
     try:
         _check(device, config_id, target, ca)
@@ -185,4 +185,4 @@ def _usage(what: str, *, where: str = "command line") -> ConfigurationError:
 
 
 def _notice(text: str) -> None:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"notice: {printable(text)}", markup=False)
+    Console(stderr=True, soft_wrap=True, highlight=False, emoji=False).print(f"notice: {printable(text)}", markup=False)

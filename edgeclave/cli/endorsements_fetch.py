@@ -54,7 +54,7 @@ def fetch_endorsements(
             "nothing says whose endorsements to fetch",
             advice="name files of evidence, or --sgx-fmspc, --tdx-fmspc, --amd-product",
         )
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     anchors = {vendor: _anchors(kinds, policy) for vendor, kinds in VENDORS.items()}
     with console.status("") as status:
         return asyncio.run(fetch(wanted, anchors, int(time.time()), status.update, url=url, ca=ca))

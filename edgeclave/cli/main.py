@@ -6,6 +6,7 @@ installed.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -42,6 +43,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "consume": ("edgeclave.cli.consume", "Read, verify and open sealed results in the cloud."),
 }
 
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 
 def main() -> None:
     sys.exit(run(sys.argv[1:]))
@@ -49,7 +52,7 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line; returns its exit code (1: refused with an explanation, 2: wrong usage)."""
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     try:
         application = build(arguments[0] if arguments else None)
         code = application(list(arguments), prog_name="edgeclave", standalone_mode=True)
@@ -60,20 +63,30 @@ def run(arguments: Sequence[str]) -> int:
         return 1
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            return _defect(error, errors)
+        where = f"{error.filename}" if error.filename else "the output of this command, or a file that it writes"
+        show_error(EdgeclaveError("disk-full", error.strerror or "", where=where, advice="free space there"))
+        return 1
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        if os.environ.get("EDGECLAVE_DEBUG"):
-            raise
-        errors.print(f"error [internal]: {type(error).__name__}: {error}", style="bold red", markup=False)
-        errors.print("  do:    this is a defect; run again with EDGECLAVE_DEBUG=1 and report what it prints")
-        return 1
+        return _defect(error, errors)
     return code if isinstance(code, int) else 0
+
+
+def _defect(error: Exception, errors: Console) -> int:
+    if os.environ.get("EDGECLAVE_DEBUG"):
+        raise error
+    errors.print(f"error [internal]: {type(error).__name__}: {error}", style="bold red", markup=False)
+    errors.print("  do:    this is a defect; run again with EDGECLAVE_DEBUG=1 and report what it prints")
+    return 1
 
 
 def show_error(error: EdgeclaveError) -> None:
     """Writes an error to stderr as a person can act on it."""
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     errors.print("error", style="bold red", end="")
     errors.print(f" [{error.code}]: {error.what}", markup=False)
     if error.where:

@@ -19,6 +19,7 @@ from edgeclave.evidence.policy_file import load_policy
 from edgeclave.evidence.tee import Kind
 from edgeclave.keys import load_public_key, public_pem
 
+_VERIFIED = [name for name in PLATFORM_CLASSES if any(name in kind.classes for kind in KINDS.values())]
 app = typer.Typer(help="What a relying party accepts.")
 
 _TEMPLATE = """\
@@ -109,7 +110,7 @@ def explain(
 
 @app.command()
 def init(
-    platform_class: Annotated[str, typer.Option("--class", help=f"One of {', '.join(PLATFORM_CLASSES)}.")],
+    platform_class: Annotated[str, typer.Option("--class", help=f"One of {', '.join(_VERIFIED)}.")],
     signer: Annotated[str, typer.Option("--signer", help="signer_id of the trusted application, in hex.")],
     product_id: Annotated[int, typer.Option("--product-id", min=0, max=0xFFFF, help="Its product id.")],
     anchor: Annotated[

@@ -51,7 +51,7 @@ class HumanLines:
     """Time, device, trusted application, output and sequence number, payload."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._console = Console(file=stream, highlight=False, emoji=False, soft_wrap=True)
 
     def findings(self, findings: Sequence[Finding]) -> None:
         for finding in findings:

@@ -39,7 +39,7 @@ def monitor(
     Example: edgeclave sim monitor --from earliest --count 10 --json
     """
     text, ca_file, _device = asyncio.run(connection_of(state, "eventhub"))
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, emoji=False, soft_wrap=True)
 
     def show(event: dict[str, Any]) -> None:
         if as_json:

@@ -17,7 +17,7 @@ def prepare_command(state: State = DEFAULT_STATE) -> None:
 
     Example: edgeclave sim prepare && edgeclave sim up
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, emoji=False, soft_wrap=True)
     project = Path.cwd()
     with console.status("Preparing keys and the signed trusted application ..."):
         prepared = prepare(

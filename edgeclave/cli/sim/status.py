@@ -60,7 +60,7 @@ def offline(
 
 
 def _print(status: Status) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, emoji=False, soft_wrap=True)
     console.print(f"IoT Hub {status.hub} and edge device {status.device_id}, simulated, on {status.address}")
     waiting = f", {status.waiting_upstream} messages wait" if status.waiting_upstream else ""
     if status.online:

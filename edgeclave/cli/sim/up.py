@@ -41,7 +41,7 @@ def up_command(
 
     Example: edgeclave sim up --for 60
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, emoji=False, soft_wrap=True)
 
     def show(event: Event) -> None:
         if as_json:

@@ -28,7 +28,7 @@ def print_lines(lines: Iterable[tuple[str, str]]) -> None:
 @contextlib.contextmanager
 def progress(what: str) -> Iterator[Callable[[str], None]]:
     """Shows on standard error what is going on; the function it gives is told each step as it begins."""
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     with console.status(what) as status:
 
         def tell(step: str) -> None:

@@ -59,7 +59,7 @@ def debug(
 
 
 async def _debug(folder: Path, session: Path, debugger: Debugger, method: str | None, payload: str) -> None:
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
     keys = session / "keys"
     make_missing_authorities(folder, keys, lambda _: None)
     manifest = Manifest.from_map({**load_source(folder, keys).to_map(), "debug": True})
