@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from edgeclave.deployment.conditions import Condition
 from edgeclave.edge.store import StoreError
 from edgeclave.simulator import layers
 from edgeclave.simulator.deploy import apply_content, apply_entries, check_content
@@ -66,7 +67,7 @@ class Configurations:
         """
         if not _ID.fullmatch(configuration_id):
             raise bad_request(f"{configuration_id[:128]!r} is not the id of a configuration")
-        condition = _target(document.get("targetCondition"))
+        condition = parse_target(document.get("targetCondition"))
         _check(document)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         old = self._all.get(configuration_id)
@@ -230,8 +231,12 @@ def _where(condition: str, *more: str) -> str:
     return f" where {' and '.join(parts)}" if parts else ""
 
 
-def _target(text: object) -> Any:
-    """The parsed condition; None when there is none, so that nothing is targeted."""
+def parse_target(text: object) -> Condition | None:
+    """The parsed condition; None when there is none, so that nothing is targeted.
+
+    Raises:
+        HubError: 400.
+    """
     if text is None or text == "":
         return None
     if not isinstance(text, str):
@@ -268,7 +273,7 @@ def _check(document: Mapping[str, Any]) -> None:
 
 def _configuration(row: sqlite3.Row) -> Configuration:
     document = json.loads(row["document"])
-    condition = _target(document.get("targetCondition"))
+    condition = parse_target(document.get("targetCondition"))
     return Configuration(row["id"], document, _etag(row["version"]), row["created"], row["updated"], condition)
 
 

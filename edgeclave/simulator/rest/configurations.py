@@ -6,10 +6,10 @@ from typing import Any
 
 from aiohttp import web
 
-from edgeclave.simulator.configurations import Configurations
+from edgeclave.simulator.configurations import Configurations, parse_target
 from edgeclave.simulator.hub_errors import HubError, bad_request
-from edgeclave.simulator.layers import MODULE_CONDITION, Configuration
-from edgeclave.simulator.queries import parse_condition, parse_query
+from edgeclave.simulator.layers import Configuration
+from edgeclave.simulator.queries import parse_query
 from edgeclave.simulator.rest.common import etag_of, iot_hub_of, json_body, stored
 
 MAX_LISTED = 20  # IoT Hub's limit for one list
@@ -27,10 +27,11 @@ def routes() -> list[web.RouteDef]:
 
 async def _list(request: web.Request) -> web.Response:
     top = request.query.get("top", str(MAX_LISTED))
-    if not top.isdecimal() or not 0 < int(top) <= MAX_LISTED:
-        raise bad_request(f"is 1 to {MAX_LISTED}", where="top")
+    if not top.isdecimal() or int(top) < 1:
+        raise bad_request("must be a whole number from 1 on", where="top")
     configurations = iot_hub_of(request).configurations
-    return web.json_response([_document(configurations, each) for each in configurations.all()[: int(top)]])
+    listed = configurations.all()[: min(int(top), MAX_LISTED)]  # IoT Hub gives fewer rather than refuses
+    return web.json_response([_document(configurations, each) for each in listed])
 
 
 async def _read(request: web.Request) -> web.Response:
@@ -59,9 +60,7 @@ async def _test(request: web.Request) -> web.Response:
     """Says of each query what is wrong with it; null or absent means nothing."""
     body = await json_body(request)
     answer: dict[str, Any] = {"targetConditionError": None, "customMetricQueryErrors": {}}
-    if text := body.get("targetCondition"):
-        bare = str(text)[len(MODULE_CONDITION) :] if str(text).lower().startswith(MODULE_CONDITION) else str(text)
-        answer["targetConditionError"] = _wrong(parse_condition, bare)
+    answer["targetConditionError"] = _wrong(parse_target, body.get("targetCondition"))
     queries = body.get("customMetricQueries") or {}
     if not isinstance(queries, dict):
         raise bad_request("must be an object", where="customMetricQueries")
@@ -71,7 +70,7 @@ async def _test(request: web.Request) -> web.Response:
     return web.json_response(answer)
 
 
-def _wrong(parse: Any, text: str) -> str | None:
+def _wrong(parse: Any, text: object) -> str | None:
     try:
         parse(text)
     except HubError as error:

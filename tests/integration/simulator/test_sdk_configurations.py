@@ -191,6 +191,22 @@ async def test_queries_can_be_tried(configurations: IoTHubConfigurationManager) 
     assert list(answer.custom_metric_query_errors) == ["bad"]
 
 
+@pytest.mark.parametrize("target", ["*", " * ", "FROM devices.modules WHERE moduleId = 'x'", "tags.a = 1"])
+async def test_a_target_that_can_be_stored_passes_the_trial(
+    configurations: IoTHubConfigurationManager, target: str
+) -> None:
+    wanted = ConfigurationQueriesTestInput(target_condition=target, custom_metric_queries={})
+    answer = await asyncio.to_thread(configurations.test_configuration_queries, wanted)
+    assert not answer.target_condition_error
+
+
+async def test_a_list_of_more_than_the_hub_gives_is_cut_short(
+    configurations: IoTHubConfigurationManager, create: Create
+) -> None:
+    await create("base", BASE, "")
+    assert [each.id for each in await asyncio.to_thread(configurations.get_configurations, 50)] == ["base"]
+
+
 async def test_configurations_survive_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = tmp_path / "again"
     with SimulatorThread(state) as first:
