@@ -82,7 +82,7 @@ class ModuleSettings(msgspec.Struct, forbid_unknown_fields=True, rename="camel")
     restart_policy: RestartPolicy
     settings: dict[str, Any]
     version: str | None = None
-    env: dict[str, dict[str, Any]] = {}
+    env: dict[str, Any] = {}
     image_pull_policy: _PullPolicy = "on-create"
     startup_order: _StartupOrder = 4294967295  # without one a module starts last
 
@@ -170,6 +170,9 @@ def _check_inside(module: dict[str, Any], path: Path, report: Report) -> None:
             report.error((*path, "env", variable), what, "leave out +, #, $, dots and spaces")
         if isinstance(entry, dict):
             check_object(entry, _Environment, (*path, "env", variable), report)
+        else:
+            what = f"must be an object, not {kind_of(entry)}"
+            report.error((*path, "env", variable), what, f'write "{variable}": {{"value": ...}}')
     settings = module.get("settings")
     if isinstance(settings, dict):
         _check_settings(settings, (*path, "settings"), report)

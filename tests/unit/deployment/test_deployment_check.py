@@ -63,8 +63,8 @@ TYPOS = [
     case('"imagePullPolicy": "on-create"', '"imagePullPolicy": "always"', "bad-deployment", "none of on-create", ""),
     case('"version": "0.1.0"', '"version": 0.1', "bad-deployment", "must be a text", "quotes"),
     case(
-        '"version": "0.1.0",', '"env": {"LEVEL": "debug"},', "bad-deployment", "must be an object, not a text", "",
-        id="env without value",
+        '"version": "0.1.0",', '"env": {"LEVEL": "debug"},', "bad-deployment", "must be an object, not a text",
+        '"LEVEL": {"value": ...}', id="env without value",
     ),
     case('"version": "0.1.0",', '"env": {"A.B": {"value": "1"}},', "bad-deployment", "'A.B'", "dots"),
     case("${MODULES.ta_runner}", "${MODULES.ta_runer}", "no-such-module", "${MODULES.ta_runer}", "'ta_runner'"),
