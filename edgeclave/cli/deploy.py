@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -138,6 +139,13 @@ def _check(device: str | None, config_id: str | None, target: str | None, ca: Pa
         raise _usage("--device is for one device, --config-id and --target for all that match: give one or the other")
     if ca is not None and not ca.is_file():
         raise ConfigurationError("file-unreadable", "there is no such file", where=f"--ca {ca}")
+    if ca is not None:
+        try:
+            ssl.create_default_context(cafile=ca)
+        except OSError as error:  # ssl.SSLError is one
+            raise ConfigurationError(
+                "bad-certificates", "holds no PEM certificates, or cannot be read", where=f"--ca {ca}"
+            ) from error
 
 
 def _check_layer(read: Template, layered: bool, device: str | None) -> None:

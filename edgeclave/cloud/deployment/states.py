@@ -112,13 +112,14 @@ def _module(device: str, name: str, wanted: Mapping[str, Any], reported: Mapping
         return State(device, name, Level.WAITING, f"still has the image {other}", "the new one may be on the way")
     restarts = int(reported.get("restartCount") or 0)
     counted = f", restarted {restarts} times" if restarts else ""
-    exited = _join(f"exit code {reported.get('exitCode', '?')}", description)
+    started = not description.startswith("not started")
+    exited = _join(f"exit code {reported.get('exitCode', '?')}", description) if started else description
     if status == "running":
         return State(device, name, Level.OK, f"running{counted}")
     if status == "backoff":
         return State(device, name, Level.WAITING, f"ends again and again{counted}: {exited}", logs)
     if status == "failed":
-        if wanted.get("restartPolicy") == "always" and not description.startswith("not started"):
+        if wanted.get("restartPolicy") == "always" and started:
             return State(device, name, Level.WAITING, f"failed{counted}: {exited}", logs)
         return State(device, name, Level.FAILED, f"failed{counted}: {exited}", logs)
     if status == "stopped":

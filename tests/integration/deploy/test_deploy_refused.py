@@ -35,6 +35,7 @@ KEY = "c2VjcmV0IG9mIHRoZSBodWI="
         pytest.param(["--device", "a", "--layered"], "bad-usage", id="a whole deployment that was to be a layer"),
         pytest.param(["--device", "a", "--label", "north"], "bad-usage", id="a label without a value"),
         pytest.param(["--device", "a", "--ca", "nothing.pem"], "file-unreadable", id="no such CA file"),
+        pytest.param(["--device", "a", "--ca", __file__], "bad-certificates", id="CA file that holds no certificate"),
         pytest.param(["nothing.json", "--device", "a"], "no-such-template", id="no such template"),
         pytest.param(["--device", "a", "--hub", "@nothing"], "connection-string-unreadable", id="no such hub file"),
         pytest.param(["--device", "a", "--hub", "HostName=x"], "bad-connection-string", id="half a connection string"),
