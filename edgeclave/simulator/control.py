@@ -22,7 +22,7 @@ from edgeclave.edge.store import StoreError
 from edgeclave.errors import ConfigurationError, EdgeclaveError
 from edgeclave.simulator.edge_hub import EDGE_AGENT, EdgeHub
 from edgeclave.simulator.hub_errors import HubError
-from edgeclave.simulator.identities import IdentityName
+from edgeclave.simulator.identities import SYSTEM_MODULES, IdentityName
 from edgeclave.simulator.log import http_logger
 from edgeclave.simulator.message import MAX_BODY_BYTES, Message
 from edgeclave.simulator.settings import Settings
@@ -140,6 +140,12 @@ class ControlSocket:
     async def _input(self, request: web.Request) -> web.Response:
         order = await _body(request, InputOrder)
         target = IdentityName(self._settings.device_id, order.module_id)
+        if order.module_id in SYSTEM_MODULES:
+            raise ConfigurationError("no-inputs", f"{order.module_id} has no inputs", where="MODULE")
+        if not order.input_name or "/" in order.input_name:
+            raise ConfigurationError(
+                "bad-input-name", f"{order.input_name!r} is not the name of an input", where="INPUT"
+            )
         self._hub.send_to_input(target, order.input_name, Message(order.body, order.properties, order.system))
         await self._hub.store.committed()
         return web.json_response({})

@@ -27,6 +27,10 @@ async def environment_of(directory: Path, module_id: str) -> dict[str, str]:
         ConfigurationError: `refused-by-hub`, or what is wrong with the state.
         HubError: the identity cannot be made.
     """
+    if not module_id:
+        raise ConfigurationError(
+            "no-module-id", "the module's id is empty", where="MODULE_ID", advice="name the module"
+        )
     async with _joined(directory) as joined:
         if isinstance(joined, SimulatorState):
             settings = with_usable_ports(joined.store, joined.settings)

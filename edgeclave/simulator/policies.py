@@ -43,7 +43,12 @@ def policy_key(owner_key: str, policy: str) -> str:
         HubError: 401 for a policy that is not there.
     """
     if policy not in POLICIES:
-        raise HubError(401, "IotHubUnauthorizedAccess", f"there is no policy {policy[:80]!r}")
+        raise HubError(
+            401,
+            "IotHubUnauthorizedAccess",
+            f"there is no policy {policy[:80]!r}",
+            advice=f"there are {', '.join(POLICIES)}",
+        )
     if policy == OWNER:
         return owner_key
     return base64.b64encode(sign(owner_key, policy.encode())).decode()

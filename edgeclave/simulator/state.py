@@ -33,6 +33,15 @@ WORKLOAD_API_VERSION = "2020-07-07"
 _FIRST_ROUTES = {"schemaVersion": "1.2", "routes": {"everything": "FROM /messages/* INTO $upstream"}}
 
 
+def unusable(directory: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        "state-directory-unusable",
+        f"the simulator's state directory cannot be used: {error.strerror}",
+        where=str(directory),
+        advice="name another one with --state",
+    )
+
+
 class SimulatorState:
     """Opens (and at first makes) a state directory and holds its lock until `close`.
 
@@ -47,12 +56,7 @@ class SimulatorState:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise ConfigurationError(
-                "state-directory-unusable",
-                f"the simulator's state directory cannot be used: {error.strerror}",
-                where=str(directory),
-                advice="name another one with --state",
-            ) from error
+            raise unusable(directory, error) from error
         if not _locked(self._lock):
             os.close(self._lock)
             raise _running(directory)

@@ -17,6 +17,7 @@ from edgeclave.deployment import Deployment, generate
 from edgeclave.simulator.log import LOGGER_NAME
 from edgeclave.simulator.service_client import ApplyDeployment, carry_out
 from edgeclave.simulator.simulator import Simulator
+from edgeclave.simulator.state import unusable
 from edgeclave.simulator.supervisor.agent import Agent, ModuleEvent
 from edgeclave.simulator.supervisor.containers.engine import Engine
 from edgeclave.simulator.supervisor.containers.host import ContainerHost
@@ -226,10 +227,13 @@ class _Interruption:
 def _logging_to(state: Path) -> Iterator[None]:
     """The simulator's own log goes to `logs/simulator.log`, so that the terminal shows events only."""
     folder = state / "logs"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / LOG_FILE
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
-    handler = logging.FileHandler(path, encoding="utf-8")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise unusable(state, error) from error
     log = logging.getLogger(LOGGER_NAME)
     log.addHandler(handler)
     log.setLevel(logging.INFO)

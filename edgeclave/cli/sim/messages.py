@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import signal
-import time
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -142,7 +142,7 @@ def _text(value: Any) -> Any:
 
 def _print(console: Console, event: dict[str, Any]) -> None:
     origin = "/".join(part for part in (event["device"], event["module"]) if part)
-    clock = time.strftime("%H:%M:%S", time.localtime())
+    clock = datetime.fromisoformat(event["enqueued"]).astimezone().strftime("%H:%M:%S")  # when IoT Hub had it
     console.print(f"[dim]{clock}[/] [bold]{_safe(origin)}[/] [dim]#{event['sequence']}[/]")
     if event["properties"]:
         console.print(f"  {_safe(json.dumps(event['properties']))}")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeclave.cli.sim.options import DEFAULT_STATE, Json, State, read_json_argument
+from edgeclave.cli.sim.options import DEFAULT_STATE, Json, State, not_empty, read_json_argument
 from edgeclave.errors import ConfigurationError
 from edgeclave.simulator.connection_strings import connection_string
 from edgeclave.simulator.control import not_running
@@ -70,12 +70,12 @@ def method(
 
     Exit codes: 0 it answered with a status below 300; 3 with another one; 1 no answer.
 
-    Example: edgeclave sim method $edgeAgent RestartModule '{"schemaVersion": "1.0", "id": "ta_runner"}'
+    Example: edgeclave sim method '$edgeAgent' RestartModule '{"schemaVersion": "1.0", "id": "ta_runner"}'
     """
     runtime = _runtime(state)
     order = InvokeMethod(
         runtime.settings.device_id,
-        module,
+        not_empty(module, "MODULE"),
         name,
         read_json_argument(payload, "PAYLOAD"),
         response_seconds,
@@ -103,7 +103,7 @@ def _carry_out(runtime: Runtime, order: Order) -> Any:
 
 def _names(runtime: Runtime, target: str) -> tuple[str, str]:
     device = runtime.settings.device_id
-    return device, "" if target == device else target
+    return device, "" if target == device else not_empty(target, "TARGET")
 
 
 def _short(document: dict[str, Any]) -> dict[str, Any]:

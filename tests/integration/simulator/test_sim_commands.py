@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,9 @@ def test_monitor_shows_decoded_messages_of_the_deployed_modules(commands: Comman
     assert [event["module"] for event in events] == ["temperature_filter"] * 3, done.stderr
     assert events[0]["body"]["machine"]["temperature"] == 26.0
     assert events[0]["properties"] == {"MessageType": "Alert"}
-    assert "temperature_filter" in commands.run("monitor", "--from", "earliest", "--count", "1", "--for", "20").stdout
+    shown = commands.run("monitor", "--from", "earliest", "--count", "1", "--for", "20").stdout
+    came = datetime.fromisoformat(events[0]["enqueued"]).astimezone().strftime("%H:%M:%S")
+    assert shown.startswith(f"{came} edge01/temperature_filter")
 
 
 def test_status_names_every_module(commands: Commands) -> None:
@@ -122,6 +125,35 @@ def test_send_reaches_an_input(commands: Commands) -> None:
     done = commands.run("monitor", "--from", "earliest", "--for", "4", "--json")
     assert 5000 in [json.loads(line)["body"]["machine"]["temperature"] for line in done.stdout.splitlines()]
     assert "not-found" in commands.run("send", "nobody", "i", "{}").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["twin", "set", "temperature_filter", '{"threshold": NaN}'], "NaN is not a JSON number"),
+        (["twin", "set", "temperature_filter", '{"threshold": 1e999}'], "too large a number"),
+        (["twin", "get", ""], "the name is empty"),
+        (["method", "", "ping"], "the name is empty"),
+        (["env", ""], "the module's id is empty"),
+        (["send", "$edgeHub", "input1", "{}"], "$edgeHub has no inputs"),
+        (["send", "temperature_filter", "in/put", "{}"], "'in/put' is not the name of an input"),
+        (["send", "temperature_filter", "", "{}"], "'' is not the name of an input"),
+        (["connection-string", "service", "--policy", "nobody"], "registryReadWrite"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_meant_is_refused(commands: Commands, arguments: list[str], said: str) -> None:
+    done = commands.run(*arguments)
+    assert done.returncode == 1
+    assert said in done.stderr
+
+
+def test_the_state_needs_a_directory_that_can_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = Commands(tmp_path / "file" / "state").run("up", str(SOLUTION / "deployment.template.json"))
+    assert done.returncode == 1
+    assert "state-directory-unusable" in done.stderr
+    assert "--state" in done.stderr
 
 
 def test_logs_are_printed_and_followed(commands: Commands) -> None:
