@@ -11,6 +11,8 @@ The limits are Azure's (`edgeclave.deployment.twin_limits`).
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +20,7 @@ from edgeclave.deployment.twin_limits import faults, place
 from edgeclave.simulator.hub_errors import HubError, bad_request
 
 Section = dict[str, Any]
+_MAYBE_HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed")  # of a surrogate pair
 
 
 def merge(section: Mapping[str, Any], patch: Mapping[str, Any]) -> Section:
@@ -81,15 +84,24 @@ def dump(value: object) -> str:
 
 
 def load(body: bytes | str, where: str) -> Any:
-    """Parses JSON from outside: no NaN, no duplicate nonsense, no runaway nesting.
+    """Parses JSON from outside: no NaN, no number beyond all, no half characters, no runaway nesting.
 
     Raises:
         HubError: 400.
     """
     try:
-        return json.loads(body, parse_constant=_refuse_constant)
+        value = json.loads(body, parse_constant=_refuse_constant, parse_float=_finite)
+        if _MAYBE_HALF.search(body if isinstance(body, bytes) else body.encode("utf-8", "surrogatepass")):
+            json.dumps(value, ensure_ascii=False).encode()  # half a character can be escaped, but not sent
     except (ValueError, RecursionError) as error:
         raise bad_request(f"is not JSON: {str(error)[:120]}", where=where) from error
+    return value
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number
 
 
 def _refuse_constant(name: str) -> object:

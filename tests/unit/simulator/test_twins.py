@@ -99,6 +99,9 @@ def test_listeners_hear_of_a_change_once_it_is_on_disk(twins: Twins, store: Stor
         pytest.param(b"{", id="cut short"),
         pytest.param(b"\xff", id="not UTF-8"),
         pytest.param(b'{"a": NaN}', id="NaN"),
+        pytest.param(b'{"a": 1e999}', id="a number beyond all"),
+        pytest.param(b'{"a": "\\uD800"}', id="half a character"),
+        pytest.param(b'{"a\xed\xa0\x80": 1}', id="half a character, raw"),
         pytest.param(b"[" * 100_000, id="nested without end"),
     ],
 )
