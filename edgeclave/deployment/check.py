@@ -109,8 +109,12 @@ def _read(path: Path) -> str:
             where=str(path),
             advice="run where deployment.template.json is, or name the file",
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError("bad-deployment", f"cannot be read: {error}", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            "bad-deployment", f"is not UTF-8: {error}", where=str(path), advice="save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise ConfigurationError("bad-deployment", f"cannot be read: {error.strerror}", where=str(path)) from error
 
 
 def _not_json(error: ConfigurationError, undefined: list[str]) -> Finding:

@@ -43,6 +43,10 @@ class Deployment:
     name: str
 
     @property
+    def is_layered(self) -> bool:
+        return MODULES_CONTENT not in self.manifest
+
+    @property
     def modules_content(self) -> dict[str, Any]:
         content: dict[str, Any] = self.manifest.get("content", self.manifest)[MODULES_CONTENT]
         return content

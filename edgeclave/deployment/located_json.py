@@ -52,9 +52,12 @@ def read(text: str, where: str) -> Located:
             advice=advice,
         ) from error
     except ValueError as error:  # a number that is none, or too long to be read
-        raise _bad(str(error), where, _first_line(text, _is_no_number), "write a number of JSON") from error
+        what = str(error).partition(";")[0]  # what follows is advice to programmers
+        raise _bad(what, where, _first_line(text, _is_no_number), "write a number of JSON") from error
     except RecursionError as error:
         raise _too_deep(where, _first_line(text, _Depth().exceeded)) from error
+    if "\\ud" in text.lower() and (line := _first_line(text, _is_half, none=0)):
+        raise _bad("holds half a character, which no text can hold", where, line, "write both halves of the \\u pair")
     return _locate(text, value, where)
 
 
@@ -113,10 +116,14 @@ def _is_no_number(piece: str) -> bool:
     return piece in ("NaN", "Infinity", "-Infinity") or (len(piece) > MAX_DIGITS and piece[0] != '"')
 
 
-def _first_line(text: str, wrong: Callable[[str], bool]) -> int:
-    """The line of the first piece that is `wrong`; 1 when there is none."""
-    start = next((match.start() for match in _PIECE.finditer(text) if wrong(match[0])), 0)
-    return text.count("\n", 0, start) + 1
+def _is_half(piece: str) -> bool:
+    return piece[0] == '"' and any("\ud800" <= character <= "\udfff" for character in json.loads(piece))
+
+
+def _first_line(text: str, wrong: Callable[[str], bool], *, none: int = 1) -> int:
+    """The line of the first piece that is `wrong`; `none` when there is none."""
+    start = next((match.start() for match in _PIECE.finditer(text) if wrong(match[0])), None)
+    return none if start is None else text.count("\n", 0, start) + 1
 
 
 def _too_deep(where: str, line: int) -> ConfigurationError:

@@ -14,6 +14,7 @@ from typing import Self
 import msgspec
 
 from edgeclave.deployment import Deployment, generate
+from edgeclave.errors import ConfigurationError
 from edgeclave.simulator.log import LOGGER_NAME
 from edgeclave.simulator.service_client import ApplyDeployment, carry_out
 from edgeclave.simulator.simulator import Simulator
@@ -121,6 +122,13 @@ async def _run(
     deploying: bool,
 ) -> None:
     deployment = generate(template)  # before anything starts: most mistakes are here
+    if deployment.is_layered:
+        raise ConfigurationError(
+            "layer-alone",
+            "is a layered deployment, which needs a whole one below it",
+            where=str(template),
+            advice="start with a whole one; then `edgeclave deploy` this one to the simulator",
+        )
     engine = await Engine.connect() if containers else None
     with _logging_to(state):
         async with Simulator.running(state) as simulator, AsyncExitStack() as stack:

@@ -156,6 +156,14 @@ def test_the_state_needs_a_directory_that_can_be_made(tmp_path: Path) -> None:
     assert "--state" in done.stderr
 
 
+def test_a_layer_alone_is_not_started(tmp_path: Path) -> None:
+    layer = tmp_path / "layer.template.json"
+    routes = {"properties.desired.routes.more": "FROM /messages/modules/a/outputs/x INTO $upstream"}
+    layer.write_text(json.dumps({"id": "more", "priority": 2, "content": {"modulesContent": {"$edgeHub": routes}}}))
+    done = Commands(tmp_path / "state").run("up", str(layer))
+    assert (done.returncode, "layer-alone" in done.stderr) == (1, True), done.stderr
+
+
 def test_logs_are_printed_and_followed(commands: Commands) -> None:
     commands.until(lambda: commands.run("logs", "temperature_sensor").stdout.startswith("sent 21.0\n"))
     assert len(commands.run("logs", "temperature_sensor", "--tail", "2").stdout.splitlines()) == 2

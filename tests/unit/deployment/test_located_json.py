@@ -63,6 +63,7 @@ def test_repeated_names_at_every_depth() -> None:
         pytest.param('{"b": "NaN",\n "a": NaN}', "x.json, line 2", id="not a number"),
         pytest.param('[\n\n1, -Infinity]', "x.json, line 3", id="a number without end"),
         pytest.param("{\n\"a\": 1" + "0" * 5000 + "}", "x.json, line 2", id="a number of 5,000 digits"),
+        pytest.param('{"a": "\\ud83d\\ude00",\n "b": "\\uD800"}', "x.json, line 2", id="half a character"),
         pytest.param("[" * MAX_JSON_DEPTH + "\n[" + "]" * 65, "x.json, line 2", id="nested too deeply"),
         pytest.param("[\n" * 200_000, f"x.json, line {MAX_JSON_DEPTH + 1}", id="nested without end"),
     ],
