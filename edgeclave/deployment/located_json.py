@@ -56,8 +56,8 @@ def read(text: str, where: str) -> Located:
         raise _bad(what, where, _first_line(text, _is_no_number), "write a number of JSON") from error
     except RecursionError as error:
         raise _too_deep(where, _first_line(text, _Depth().exceeded)) from error
-    if "\\ud" in text.lower() and (line := _first_line(text, _is_half, none=0)):
-        raise _bad("holds half a character, which no text can hold", where, line, "write both halves of the \\u pair")
+    if "\\ud" in text.lower() and (half := _first_line(text, _is_half, none=0)):
+        raise _bad("holds half a character, which no text can hold", where, half, "write both halves of the \\u pair")
     return _locate(text, value, where)
 
 

@@ -97,6 +97,17 @@ class EdgeHub:
     def get_twin(self, name: IdentityName) -> dict[str, object]:
         return self.twins.at_edge(name).for_module()
 
+    def delete_identity(self, name: IdentityName, *, if_match: str) -> None:
+        """Deletes an identity of the hub, but not the edge device that this simulator is.
+
+        Raises:
+            HubError: 400 for that device and for system modules, 404, 412.
+        """
+        if name == IdentityName(self._name.device_id):
+            what = f"{name.device_id} is the edge device that this simulator is"
+            raise bad_request(what, advice="`edgeclave sim up --fresh` makes it anew")
+        self.identities.delete(name, if_match=if_match)
+
     def events(self) -> int:
         """How many messages the hub has taken since this state began."""
         return self._message_log.count()

@@ -193,9 +193,11 @@ class Identities:
         """Deletes with twin, subscriptions and waiting inputs; a device takes its modules with it.
 
         Raises:
-            HubError: 404, 412.
+            HubError: 400 for a system module, 404, 412.
         """
         identity = self.get(name)
+        if name.module_id in SYSTEM_MODULES:
+            raise bad_request(f"{name.module_id} is a system module: it goes with its device only")
         _check_etag(identity, if_match)
         gone = [identity] if name.module_id else [*self.modules(name.device_id), identity]
         with self._store.write() as connection:

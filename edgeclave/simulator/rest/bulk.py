@@ -71,7 +71,7 @@ def _carry_out(hub: EdgeHub, entry: _Entry) -> None:
     etag = (entry.etag or "*").strip('"') if mode.endswith("ifmatchetag") else "*"
     mode = mode.removesuffix("ifmatchetag")
     if mode == "delete":
-        hub.identities.delete(name, if_match=etag)
+        hub.delete_identity(name, if_match=etag)
         return
     if mode not in ("create", "update", "createorupdate", "updatetwin"):
         raise bad_request(f"the import mode {entry.import_mode[:40]!r} is not known", where="importMode")

@@ -137,7 +137,7 @@ async def _put(request: web.Request) -> web.Response:
 
 
 async def _delete(request: web.Request) -> web.Response:
-    hub_of(request).identities.delete(target_of(request), if_match=etag_of(request))
+    hub_of(request).delete_identity(target_of(request), if_match=etag_of(request))
     return await stored(request, status=204)
 
 

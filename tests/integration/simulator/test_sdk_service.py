@@ -67,6 +67,15 @@ async def test_devices_are_updated_by_etag(registry: IoTHubRegistryManager) -> N
     assert await refused(registry.get_device, "d") == 404
 
 
+async def test_what_the_edge_device_needs_is_not_deleted(registry: IoTHubRegistryManager) -> None:
+    assert await refused(registry.delete_module, "edge01", "$edgeAgent") == 400
+    assert await refused(registry.delete_module, "edge01", "$edgeHub") == 400
+    assert await refused(registry.delete_device, "edge01") == 400
+    device = ExportImportDevice(id="edge01", import_mode="delete")
+    assert not (await asyncio.to_thread(registry.bulk_create_or_update_devices, [device])).is_successful
+    assert (await asyncio.to_thread(registry.get_module, "edge01", "$edgeHub")).module_id == "$edgeHub"
+
+
 async def test_identities_with_certificates(registry: IoTHubRegistryManager) -> None:
     made = await asyncio.to_thread(registry.create_device_with_x509, "x", PRINT, PRINT, "enabled")
     assert made.authentication.type == "selfSigned"
