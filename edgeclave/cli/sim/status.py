@@ -72,7 +72,7 @@ def _print(status: Status) -> None:
     table = Table(box=None, pad_edge=False)
     for column in ("module", "status", "connected", "restarts", "waiting"):
         table.add_column(column, no_wrap=True)
-    table.add_column("")
+    table.add_column("", overflow="fold")  # a name that is cut off cannot be copied
     for module in status.modules:
         table.add_row(*_row(module))
     console.print(table)
