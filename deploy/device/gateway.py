@@ -63,8 +63,15 @@ class Gateway:
                 "clock", self._clock, "sudo timedatectl set-ntp true; tokens and certificates need it", self._set_clock
             ),
             Step("container engine", self._engine, package, self._install_engine),
-            Step("limits for containers' logs", self._engine_logs, "run this program as root", self._limit_engine_logs),
-            Step("limit for the journal", self._journal, "run this program as root", self._limit_journal),
+            Step(
+                "limits for containers' logs",
+                self._engine_logs,
+                "run this program as root without --check",
+                self._limit_engine_logs,
+            ),
+            Step(
+                "limit for the journal", self._journal, "run this program as root without --check", self._limit_journal
+            ),
             Step("IoT Edge", self._edge, package, self._install_edge),
             Step("TEE devices", self._devices, "run this program with --tee, as root", self._give_devices),
             Step("config.toml", self._configuration, "give --id-scope, --registration-id and a key", self._configure),

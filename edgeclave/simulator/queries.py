@@ -1,6 +1,6 @@
 """IoT Hub's query language over twins, in the forms people use.
 
-    SELECT * | item {, item} FROM devices | devices.modules [WHERE condition] [GROUP BY property {, property}]
+    SELECT [TOP number] * | item {, item} FROM devices | devices.modules [WHERE condition] [GROUP BY property {, property}]
     item = property [AS name] | COUNT() [AS name] | SUM|AVG|MIN|MAX(property) [AS name]
 
 >>> twins = [{"deviceId": "a", "tags": {"floor": 1}}, {"deviceId": "b", "tags": {"floor": 2}}]
@@ -28,7 +28,7 @@ TwinView = dict[str, Any]
 Source = Literal["devices", "devices.modules"]
 
 _QUERY = re.compile(
-    r"\s*SELECT\s+(?P<items>.+?)\s+FROM\s+(?P<source>devices\.modules|devices)"
+    r"\s*SELECT\s+(?:TOP\s+(?P<most>\d{1,9})\s+)?(?P<items>.+?)\s+FROM\s+(?P<source>devices\.modules|devices)"
     r"(?:\s+WHERE\s+(?P<condition>.+?))?(?:\s+GROUP\s+BY\s+(?P<groups>.+?))?\s*;?\s*",
     re.IGNORECASE | re.DOTALL,
 )
@@ -67,12 +67,13 @@ class _Item:
 
 @dataclass(frozen=True)
 class Query:
-    """A parsed query; no items means `*`."""
+    """A parsed query; no items means `*`, `most` is how many rows at most."""
 
     source: Source
     condition: Condition | None
     items: tuple[_Item, ...]
     groups: tuple[str, ...]
+    most: int | None = None
 
     @property
     def item_type(self) -> str:
@@ -81,6 +82,9 @@ class Query:
 
     def run(self, twins: Iterable[TwinView]) -> list[TwinView]:
         """The answer's rows, all pages together."""
+        return self._rows(twins)[: self.most]
+
+    def _rows(self, twins: Iterable[TwinView]) -> list[TwinView]:
         found = [twin for twin in twins if self.condition is None or self.condition.matches(partial(lookup, twin))]
         if not self.items:
             return found
@@ -117,7 +121,8 @@ def parse_query(text: str) -> Query:
     ):
         raise bad_request("a property beside an aggregate must stand in GROUP BY", where="SELECT")
     source: Source = "devices.modules" if match["source"].lower() == "devices.modules" else "devices"
-    return Query(source, parse_condition(match["condition"]) if match["condition"] else None, items, groups)
+    condition = parse_condition(match["condition"]) if match["condition"] else None
+    return Query(source, condition, items, groups, None if match["most"] is None else int(match["most"]))
 
 
 def parse_condition(text: str, *, where: str = "WHERE") -> Condition:

@@ -45,6 +45,8 @@ def test_conditions(condition: str, expected: str) -> None:
         pytest.param("SELECT deviceId, tags.site FROM devices WHERE tags.floor = 2", [{"deviceId": "b", "site": "n"}],
                      id="properties"),
         pytest.param("SELECT tags.floor AS level FROM devices", [{"level": 1}, {"level": 2}, {}], id="names"),
+        pytest.param("SELECT TOP 2 deviceId FROM devices", [{"deviceId": "a"}, {"deviceId": "b"}], id="the first two"),
+        pytest.param("SELECT TOP 9 deviceId FROM devices WHERE tags.floor = 2", [{"deviceId": "b"}], id="fewer"),
         pytest.param("SELECT COUNT() AS n FROM devices", [{"n": 3}], id="count"),
         pytest.param("select count() from devices where status = 'disabled'", [{"$1": 1}], id="count without a name"),
         pytest.param(
