@@ -1,6 +1,7 @@
 """IoT Hub's query language over twins, in the forms people use.
 
-    SELECT [TOP number] * | item {, item} FROM devices | devices.modules [WHERE condition] [GROUP BY property {, property}]
+    SELECT [TOP number] * | item {, item} FROM devices | devices.modules
+        [WHERE condition] [GROUP BY property {, property}]
     item = property [AS name] | COUNT() [AS name] | SUM|AVG|MIN|MAX(property) [AS name]
 
 >>> twins = [{"deviceId": "a", "tags": {"floor": 1}}, {"deviceId": "b", "tags": {"floor": 2}}]
