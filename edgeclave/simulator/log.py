@@ -9,6 +9,7 @@ import logging
 from typing import cast
 
 import structlog
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 LOGGER_NAME = "edgeclave.simulator"
@@ -42,7 +43,7 @@ def http_logger() -> logging.Logger:
 class _ClientsFaults(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HttpProcessingError):
+        if isinstance(error, HttpProcessingError | web.RequestPayloadError):
             record.levelno, record.levelname = logging.WARNING, logging.getLevelName(logging.WARNING)
             record.msg, record.args, record.exc_info = "not HTTP: %s", (type(error).__name__,), None
         return True

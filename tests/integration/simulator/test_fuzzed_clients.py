@@ -15,7 +15,7 @@ import pytest
 from azure.iot.device import Message, MethodResponse
 from azure.iot.hub import IoTHubRegistryManager  # type: ignore[import-untyped]
 from azure.iot.hub.models import CloudToDeviceMethod  # type: ignore[import-untyped]
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from edgeclave.simulator import SimulatorThread
@@ -192,10 +192,14 @@ def check(answer: bytes) -> None:
         assert answer[9:12] not in (b"500", b"502", b"503"), answer[:300]
 
 
+NO_GZIP = (
+    b"POST /?api-version=1 HTTP/1.1\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc"
+)
 FUZZ = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @FUZZ
+@example(request=NO_GZIP)
 @given(request=requests())
 def test_any_request_to_the_service_api_is_answered_or_cut_off(
     shared: SimulatorThread, caplog: pytest.LogCaptureFixture, request: bytes
@@ -212,6 +216,7 @@ def test_any_request_to_the_service_api_is_answered_or_cut_off(
 
 
 @FUZZ
+@example(request=NO_GZIP)
 @given(request=requests())
 def test_any_request_to_the_workload_api_is_answered_or_cut_off(
     shared: SimulatorThread, caplog: pytest.LogCaptureFixture, request: bytes
