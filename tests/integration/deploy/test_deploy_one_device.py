@@ -88,7 +88,7 @@ def test_a_module_without_an_image_on_the_device_is_named(
     done = deploy(solution.template(), "--device", "edge01", "--yes", "--json", "--timeout", "10")
     assert done.code == 1
     assert done.wrong == {
-        "edge01 worker": "failed: exit code 0: not started: registry/worker:3.0-amd64 is not built from a module of "
+        "edge01 worker": "failed: not started: registry/worker:3.0-amd64 is not built from a module of "
         "this solution; --containers runs any image"
     }
 
