@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeclave.simulator.log import logger
 from edgeclave.simulator.supervisor.containers.create_body import bound_volumes
-from edgeclave.simulator.supervisor.containers.engine import Engine, EngineError, NoSuchThing, in_thread
+from edgeclave.simulator.supervisor.containers.engine import Engine, EngineError, NoSuchThing, in_thread, to_its_end
 from edgeclave.simulator.supervisor.containers.images import Images
 from edgeclave.simulator.supervisor.log_file import open_log
 from edgeclave.simulator.supervisor.program import Ended
@@ -146,9 +146,10 @@ class ModuleContainer:
         body = self._body()
         for volume in bound_volumes(body):
             await self._make_volume(volume, body["Labels"])
-        created = await self._engine.call(
+        creating = self._engine.call(
             lambda client: client.create_container_from_config(body, self._name), f"make {self.shown}"
         )
+        created = await to_its_end(creating)  # else whoever removes what is left would not see it
         for warning in created.get("Warnings") or []:
             _log.warning("the engine warns", module=self._specification.module_id, warning=warning)
         return str(created["Id"])
