@@ -72,7 +72,7 @@ async def runner(wasm: str) -> None:
 
 
 def enclave(wasm: str) -> None:
-    from bench.enclave_call import bare_echo
+    from bench.inside_enclave import bare_echo
 
     call = bare_echo(wasm)
     source, sink = sys.stdin.buffer, sys.stdout.buffer
