@@ -1,4 +1,4 @@
-"""`python -m bench.inside_enclave PACKAGE WASM`: prints the microseconds of a call inside an enclave, and of a bare one.
+"""`python -m bench.inside_enclave PACKAGE WASM`: prints the microseconds of a call in an enclave, and of a bare one.
 
 It imports nothing that an enclave may not: starting an instance refuses code that its evidence would not cover, and
 locks the process down for good.
