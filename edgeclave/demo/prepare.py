@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeclave.errors import EdgeclaveError
+from edgeclave.evidence.runtime import runtime_digest
 
 OUTPUTS = ("anomalies", "summary")
 DEVICE = "edge01"
@@ -78,6 +80,7 @@ def prepare(
         reader_state=folder / "reader",
     )
     folder.mkdir(parents=True, exist_ok=True)
+    forget_another_release(prepared, progress)
     keys = ["--keys", str(prepared.keys)]
     for name in ("reader-authority", "reader"):
         if not (prepared.keys / f"{name}.key.pem").exists():
@@ -102,6 +105,17 @@ def prepare(
     if not prepared.policy.exists():
         _pin_platform(prepared, progress)
     return prepared
+
+
+def forget_another_release(prepared: Prepared, progress: Progress) -> None:
+    """Begins anew where other code made what is there: its evidence is of another runtime, which is refused now."""
+    mark, release = prepared.folder / "release", runtime_digest().hex()
+    if prepared.policy.exists() and (not mark.exists() or mark.read_text() != release):
+        progress("what another release left here is removed: its results would be refused")
+        for state in (prepared.simulator_state, prepared.reader_state):
+            shutil.rmtree(state, ignore_errors=True)
+        prepared.policy.unlink()
+    mark.write_text(release)
 
 
 def _pin_platform(prepared: Prepared, progress: Progress) -> None:
