@@ -111,8 +111,9 @@ def forget_another_release(prepared: Prepared, progress: Progress) -> None:
     """Begins anew where other code made what is there: its evidence is of another runtime, which is refused now."""
     mark, release = prepared.folder / "release", runtime_digest().hex()
     if prepared.policy.exists() and (not mark.exists() or mark.read_text() != release):
-        progress("what another release left here is removed: its results would be refused")
-        for state in (prepared.simulator_state, prepared.reader_state):
+        states = (prepared.simulator_state, prepared.reader_state)
+        progress(f"rm -r {' '.join(path.name for path in (*states, prepared.policy))}  # of another release")
+        for state in states:
             shutil.rmtree(state, ignore_errors=True)
         prepared.policy.unlink()
     mark.write_text(release)
