@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from edgeclave.simulator.supervisor.containers.engine import Engine
 from edgeclave.simulator.supervisor.containers.host import SIMULATOR_LABEL, ContainerHost
 from edgeclave.simulator.workload.sockets import runtime_folder
 from tests.fixtures.container_engine import docker
+from tests.fixtures.docker_registry import PASSWORD, USER, with_password_in_the_clear
 from tests.fixtures.edge_agent import Running
 from tests.fixtures.waiting import eventually
 
@@ -271,6 +273,31 @@ async def test_what_cannot_start_is_told_by_name_while_the_rest_runs(
         assert log(device, name), name
     running = [each for each in ours(state) if docker("inspect", "--format", "{{.State.Running}}", each) == "true"]
     assert len(running) == 1
+
+
+async def test_an_image_of_a_private_registry_is_pulled_with_the_credentials_of_the_deployment(
+    device: Running, base_image: str, tmp_path: Path
+) -> None:
+    with with_password_in_the_clear(tmp_path / "private").running() as registry:
+        image = f"{registry.host}/plant/idle:1"
+        login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        (tmp_path / "config.json").write_text(json.dumps({"auths": {registry.host: {"auth": login}}}))
+        await asyncio.to_thread(docker, "tag", base_image, image)
+        await asyncio.to_thread(docker, "--config", str(tmp_path), "push", "--quiet", image)
+        await asyncio.to_thread(docker, "image", "rm", image)
+        module = {"image": image, "createOptions": python(IDLE)}
+        device.deploy(m={**module})
+        await eventually(lambda: device.module("m").get("runtimeStatus") == "backoff", SECONDS)
+        assert "registryCredentials" in device.module("m")["statusDescription"]
+
+        device.registries = {"plant": {"address": registry.host, "username": USER, "password": PASSWORD}}
+        device.deploy(m={**module, "env": {"TRY": {"value": "again"}}})
+        await device.runs("m", seconds=SECONDS)
+        assert PASSWORD not in json.dumps(device.reported)
+        assert PASSWORD not in log(device, "m")
+        device.deploy()
+        await eventually(lambda: not device.pids(), SECONDS)
+        await asyncio.to_thread(docker, "image", "rm", image)
 
 
 async def test_an_image_for_another_machine_is_told(device: Running, tmp_path: Path) -> None:
