@@ -5,18 +5,14 @@ The simulator runs in a process of its own; durability is on, as always. QoS 1 o
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import socket
 import ssl
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
@@ -24,6 +20,7 @@ from azure.iot.device import IoTHubModuleClient, Message
 from paho.mqtt import client as mqtt  # type: ignore[import-untyped]
 
 from bench.row import Row
+from bench.simulator_process import simulator_process
 from edgeclave.simulator import Simulator, SimulatorThread
 from edgeclave.simulator.identities import IdentityName
 from edgeclave.simulator.sas import make_token
@@ -53,23 +50,13 @@ class Target:
 
 
 def rows() -> list[Row]:
-    context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder:
-        near, far = context.Pipe()
-        process = context.Process(target=_simulate, args=(Path(folder), far))
-        process.start()
-        try:
-            target: Target = near.recv()
-            sequential, raw = _sdk_rate(target), _raw_rate(target, RAW_MESSAGES)
-            hop, acknowledgement = _hop_milliseconds(target)
-            _raw_rate(target, SETTLED_MESSAGES)
-            before = _memory(target)
-            _raw_rate(target, SOAK_MESSAGES)
-            after = _memory(target)
-        finally:
-            near.send(None)
-            process.join(20)
-            near.close()
+    with simulator_process(_describe) as target:
+        sequential, raw = _sdk_rate(target), _raw_rate(target, RAW_MESSAGES)
+        hop, acknowledgement = _hop_milliseconds(target)
+        _raw_rate(target, SETTLED_MESSAGES)
+        before = _memory(target)
+        _raw_rate(target, SOAK_MESSAGES)
+        after = _memory(target)
     one_by_one = "azure-iot-device, one after the other"
     return [
         Row("simulator: raw MQTT client, 100 in flight", one_by_one, "msg/s", raw, sequential, 5, at_least=True),
@@ -78,15 +65,12 @@ def rows() -> list[Row]:
     ]
 
 
-def _simulate(folder: Path, pipe: Connection) -> None:
-    with SimulatorThread(folder / "sim") as simulator:
-        environment = {module: simulator.environment(module) for module in ("sdk", "raw", "hop")}
-        target = simulator.call(lambda running: _describe(running, environment["sdk"]))
-        pipe.send(target)
-        pipe.recv()
+def _describe(simulator: SimulatorThread) -> Target:
+    environment = {module: simulator.environment(module) for module in ("sdk", "raw", "hop")}
+    return simulator.call(lambda running: _target(running, environment["sdk"]))
 
 
-def _describe(running: Simulator, environment: dict[str, str]) -> Target:
+def _target(running: Simulator, environment: dict[str, str]) -> Target:
     device = running.device_id
     hub = IdentityName(device, "$edgeHub")
     running.hub.twins.update(hub, desired={"schemaVersion": "1.2", "routes": ROUTES}, replace=True)

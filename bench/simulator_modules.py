@@ -6,22 +6,19 @@ grows with their number is seen; a module that was disconnected ends the measure
 
 from __future__ import annotations
 
-import multiprocessing
 import socket
 import ssl
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from paho.mqtt import client as mqtt  # type: ignore[import-untyped]
 
 from bench.row import Row
+from bench.simulator_process import simulator_process
 from edgeclave.simulator import Simulator, SimulatorThread
 from edgeclave.simulator.identities import IdentityName
 from edgeclave.simulator.sas import make_token
@@ -90,14 +87,9 @@ class Module:
 
 
 def rows() -> list[Row]:
-    context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder:
-        near, far = context.Pipe()
-        process = context.Process(target=_simulate, args=(Path(folder), far))
-        process.start()
-        modules: list[Module] = []
+    modules: list[Module] = []
+    with simulator_process(_describe) as target:
         try:
-            target: Target = near.recv()
             names = list(target.keys)
             modules.append(Module(target, names[0]))
             alone = _median(modules)
@@ -108,9 +100,6 @@ def rows() -> list[Row]:
         finally:
             for module in modules:
                 module.close()
-            near.send(None)
-            process.join(20)
-            near.close()
     what = f"simulator: twin read and patched, one of {MODULES} modules, p50"
     return [Row(what, "the only module", "ms", together, alone, 1.5)]
 
@@ -119,13 +108,11 @@ def _median(modules: Sequence[Module]) -> float:
     return statistics.median(modules[number % len(modules)].exchange(number) for number in range(EXCHANGES))
 
 
-def _simulate(folder: Path, pipe: Connection) -> None:
-    with SimulatorThread(folder / "sim") as simulator:
-        pipe.send(simulator.call(_describe))
-        pipe.recv()
+def _describe(simulator: SimulatorThread) -> Target:
+    return simulator.call(_target)
 
 
-def _describe(running: Simulator) -> Target:
+def _target(running: Simulator) -> Target:
     identities, keys = running.hub.identities, {}
     for number in range(MODULES):
         device = IdentityName(f"edge{1 + number // PER_DEVICE:02d}")

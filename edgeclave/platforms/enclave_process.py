@@ -42,6 +42,7 @@ from edgeclave.errors import EdgeclaveError, EnclaveError
 from edgeclave.platforms.base import Ended, Keeper
 from edgeclave.platforms.debugger import Debugger
 from edgeclave.platforms.enclave_log import relay_log
+from edgeclave.process_signals import ProcessSignals
 
 START_SECONDS = 420.0
 """A first start compiles, which on a small gateway takes minutes; the enclave has caps of its own below this."""
@@ -107,6 +108,7 @@ class EnclaveProcess:
         """`patient`: nothing it is asked has a deadline here."""
         self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._process = process
+        self._signals = ProcessSignals(process)
         self._slot = slot
         self._counting = counting
         self._patient = patient
@@ -259,12 +261,11 @@ class EnclaveProcess:
     def _kill(self, reason: str) -> None:
         if self._end_reason is None:
             self._end_reason = reason
-        if self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+        self._signals.send(signal.SIGKILL)
 
     async def _watch(self) -> None:
         exit_code = await self._process.wait()
+        self._signals.close()
         await asyncio.wait({self._log}, timeout=EXIT_SECONDS)
         self._log.cancel()
         if self._process.stdin is not None:

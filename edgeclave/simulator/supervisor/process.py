@@ -18,6 +18,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 
 from edgeclave.errors import EdgeclaveError
+from edgeclave.process_signals import ProcessSignals
 from edgeclave.simulator.identities import HubIdentity
 from edgeclave.simulator.log import logger
 from edgeclave.simulator.state import SimulatorState, module_environment
@@ -115,11 +116,13 @@ class ModuleProcess:
             raise EdgeclaveError("module-not-started", f"cannot be started: {error.strerror}") from error
         finally:
             os.close(descriptor)
+        self._signals = ProcessSignals(self._process)
 
     async def wait(self) -> Ended:
         if self._process is None:
             raise ValueError("it was not started")
         code = await self._process.wait()
+        self._signals.close()
         _kill_group(self._process.pid)
         return Ended(code, f"exited with code {code}" if code >= 0 else f"ended by {signal.Signals(-code).name}")
 
@@ -129,8 +132,7 @@ class ModuleProcess:
         if process is None:
             return
         if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
+            self._signals.send(signal.SIGTERM)
             try:
                 async with asyncio.timeout(STOP_SECONDS):
                     await process.wait()
@@ -138,6 +140,7 @@ class ModuleProcess:
                 _log.warning("killed, it did not stop in time", main=str(self._main))
         _kill_group(process.pid)
         await process.wait()
+        self._signals.close()
 
     async def remove(self) -> None:
         self._process = None
