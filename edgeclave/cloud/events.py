@@ -26,6 +26,7 @@ from azure.eventhub.amqp import AmqpMessageBodyType
 from azure.eventhub.exceptions import AuthenticationError, EventHubError
 
 from edgeclave.cloud.connection import EventHubConnection
+from edgeclave.cloud.ending import end
 from edgeclave.errors import ConfigurationError, EdgeclaveError
 
 CONSUMER_GROUP = "$Default"
@@ -100,6 +101,7 @@ class EventSource:
         self._beginnings: dict[str, int] = {}
         self._ends: dict[str, int] = {}
         self._connected = False
+        self._closing = False
         self._failure: EdgeclaveError | None = None
         self._reading: asyncio.Task[None] | None = None
 
@@ -111,6 +113,7 @@ class EventSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._reading is not None
+        self._closing = True
         self._reading.cancel()
         await asyncio.wait([self._reading])
 
@@ -140,7 +143,7 @@ class EventSource:
             waiting.cancel()
 
     async def _read(self) -> None:
-        while True:
+        while not self._closing:
             self._restart.clear()
             client = EventHubConsumerClient.from_connection_string(
                 self._connection.text,
@@ -150,6 +153,8 @@ class EventSource:
             )
             async with client:
                 starts = await self._starts(client)
+                if self._closing:
+                    return
                 self._connected = True
                 self._unconfirmed = {name: self._positions[name] for name, start in starts.items() if start[1]}
                 receiving = asyncio.create_task(
@@ -165,9 +170,8 @@ class EventSource:
                 try:
                     await asyncio.wait((receiving, restarting), return_when=asyncio.FIRST_COMPLETED)
                 finally:
-                    receiving.cancel()
                     restarting.cancel()
-                    await asyncio.wait((receiving, restarting))
+                    await end(receiving)
                 if self._failure:
                     raise self._failure
             await asyncio.sleep(RETRY_SECONDS)
@@ -175,7 +179,7 @@ class EventSource:
     async def _starts(self, client: EventHubConsumerClient) -> dict[str, tuple[int, bool]]:
         """Per partition the sequence number to start at, and whether its event is wanted too."""
         deadline = asyncio.get_running_loop().time() + CONNECT_SECONDS
-        while True:
+        while not self._closing:  # the SDK may swallow the cancellation: see `ending`
             try:
                 names = await client.get_partition_ids()
                 found = await asyncio.gather(*map(client.get_partition_properties, names))
@@ -191,6 +195,7 @@ class EventSource:
                         advice="check that the hub or simulator is up, and its host name in the connection string",
                     ) from error
                 await asyncio.sleep(RETRY_SECONDS)
+        return {}
 
     def _start(self, name: str, properties: Mapping[str, Any]) -> tuple[int, bool]:
         last = int(properties["last_enqueued_sequence_number"])

@@ -79,7 +79,8 @@ async def stop(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGTERM)
     try:
-        await asyncio.wait_for(process.wait(), SECONDS_TO_STOP)
+        async with asyncio.timeout(SECONDS_TO_STOP):
+            await process.wait()
     except TimeoutError:
         process.kill()
         await process.wait()

@@ -223,7 +223,6 @@ class HubConnection:
         was_connected = True
         while True:
             with contextlib.suppress(TimeoutError):
-                # Not wait_for: up to Python 3.11 it may swallow the cancellation that `close` waits for.
                 async with asyncio.timeout(WATCH_SECONDS):
                     await self._connection_changed.wait()
                 self._connection_changed.clear()

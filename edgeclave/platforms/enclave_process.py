@@ -196,7 +196,8 @@ class EnclaveProcess:
         except EdgeclaveError:
             record = None
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self.ended), None if self._patient else EXIT_SECONDS)
+            async with asyncio.timeout(None if self._patient else EXIT_SECONDS):
+                await asyncio.shield(self.ended)
         await self.kill()
         return record
 

@@ -71,7 +71,8 @@ class DirectMethods:
         self._pending[target, request] = answer
         try:
             link.send(f"$iothub/methods/POST/{quote(name, safe='')}/?$rid={request}", body)
-            result = await asyncio.wait_for(answer, response_seconds)
+            async with asyncio.timeout(response_seconds):
+                result = await answer
         except TimeoutError:
             raise _too_late(target, name, f"within {response_seconds} s") from None
         finally:

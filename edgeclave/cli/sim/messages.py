@@ -83,6 +83,8 @@ def send(
 async def _read(text: str, ca_file: str, start: Start, count: int | None, seconds: float | None, show: Any) -> None:
     from azure.eventhub.aio import EventHubConsumerClient
 
+    from edgeclave.cloud.ending import end
+
     client = EventHubConsumerClient.from_connection_string(
         text, consumer_group="$Default", connection_verify=str(Path(ca_file))
     )
@@ -104,11 +106,10 @@ async def _read(text: str, ca_file: str, start: Start, count: int | None, second
         reading = asyncio.create_task(client.receive(on_event, starting_position=position))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({reading, stopped}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for task in (reading, stopped):
-            task.cancel()
-        for outcome in await asyncio.gather(reading, return_exceptions=True):
-            if isinstance(outcome, Exception):
-                raise ConfigurationError("reading-failed", f"the hub cannot be read: {outcome}") from outcome
+        stopped.cancel()
+        await end(reading)
+        if not reading.cancelled() and (error := reading.exception()):
+            raise ConfigurationError("reading-failed", f"the hub cannot be read: {error}") from error
 
 
 def _decode(event: Any) -> dict[str, Any]:

@@ -101,7 +101,8 @@ class Connection:
             self._stop_sessions()
             with suppress(OSError, TimeoutError):
                 self._writer.close()
-                await asyncio.wait_for(self._writer.wait_closed(), WATCH_SECONDS)
+                async with asyncio.timeout(WATCH_SECONDS):
+                    await self._writer.wait_closed()
 
     async def _serve(self) -> None:
         async with asyncio.timeout(HANDSHAKE_SECONDS):
