@@ -66,8 +66,8 @@ def deploy(
     A layered deployment (deployments/*.template.json) names its id, target, priority and labels itself; options here
     come before them.
 
-    Exit codes: 0 every device runs it (or --dry-run); 1 refused, not applied, or not healthy in time; 2 what was given
-    cannot be read or used.
+    Exit codes: 0 every device runs it, or it targets none yet (or --dry-run); 1 refused, not applied, or not healthy in
+    time; 2 what was given cannot be read or used.
 
     Example: edgeclave deploy --hub @hub.txt --device press-1
     """

@@ -120,7 +120,7 @@ class ConfigurationPlan:
             return [State(device_id, AGENT, Level.WAITING, "is no longer in the hub")]
         status = twins.agent.configurations.get(self._wanted.id)
         if status == APPLIED:
-            return device_states(twins)
+            return device_states(twins, lambda: self._hub.answers(device_id))
         if status is None:
             what = "the hub has not put the deployment on it yet"
             return [State(device_id, AGENT, Level.WAITING, what, "IoT Hub looks for devices every few minutes")]

@@ -62,7 +62,7 @@ class DevicePlan:
         if not self._compare(twins).empty:
             what = "its deployment was replaced by another one since"
             return [State(device_id, AGENT, Level.FAILED, what, "ask who else deploys to it, then deploy again")]
-        return device_states(twins)
+        return device_states(twins, lambda: self._hub.answers(device_id))
 
     def _read(self) -> Twins:
         twins = self._hub.twins(self._device_id, self._content)

@@ -20,6 +20,7 @@ from azure.iot.hub import (  # type: ignore[import-untyped]
     IoTHubRegistryManager,
 )
 from azure.iot.hub.protocol.models import (  # type: ignore[import-untyped]
+    CloudToDeviceMethod,
     Configuration,
     ConfigurationContent,
     ConfigurationQueriesTestInput,
@@ -36,6 +37,7 @@ MAX_WAIT_SECONDS = 60  # between two attempts, whatever the hub asks for
 MAX_LISTED_CONFIGURATIONS = 20  # IoT Hub's limit for one list
 PAGE = 100  # twins on one page of a query, IoT Hub's limit
 MAX_CLOCK_SKEW_SECONDS = 300
+PING_SECONDS = 5  # the least that IoT Hub waits for an answer
 _AGAIN = (429, 503)
 EDGE_AGENT, EDGE_HUB = "$edgeAgent", "$edgeHub"
 
@@ -128,6 +130,19 @@ class Hub:
         wanted = {EDGE_HUB, *names, *(agent.desired.get("modules") or {})} - {EDGE_AGENT}
         modules = {name: self.twin(device_id, name) for name in sorted(wanted)}
         return Twins(device, agent, {name: twin for name, twin in modules.items() if twin is not None})
+
+    def answers(self, device_id: str) -> bool:
+        """Whether a device's edgeAgent answers at this moment, by its own method for that."""
+        ping = CloudToDeviceMethod(method_name="ping", payload={}, response_timeout_in_seconds=PING_SECONDS)
+        try:
+            self._call(
+                f"{device_id}/{EDGE_AGENT}", self._registry.invoke_device_module_method, device_id, EDGE_AGENT, ping
+            )
+        except RefusedByHubError as refusal:
+            if refusal.status in (404, 504):  # not connected; connected, and silent
+                return False
+            raise
+        return True
 
     def query(self, text: str) -> list[Twin]:
         """All answers of a query over twins, or over some of their properties."""

@@ -55,7 +55,7 @@ class JsonLines:
         self._write(
             "ended",
             {
-                "healthy": ended.healthy,
+                "healthy": ended.healthy and bool(ended.look.devices),
                 "devices": len(ended.look.devices),
                 "healthyDevices": ended.look.healthy_devices,
                 "settled": ended.settled,
@@ -149,4 +149,7 @@ def _value(value: object) -> str:
 
 
 def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name.removesuffix('Count')} {count}" for name, count in counts.items())
+    """The hub knows what edgeAgent made of the deployment, and nothing of what became of the modules."""
+    return "the hub counts, of edgeAgents: " + ", ".join(
+        f"{name.removesuffix('Count')} {count}" for name, count in counts.items()
+    )

@@ -2,19 +2,21 @@
 
 A deployment runs on a device when edgeAgent has acknowledged the version that the hub wants (lastDesiredVersion, with
 status 200), every module runs the image it should, every trusted application runs the package it should, and no module
-reports that it refuses its twin. Rules of edgeAgent: iotedge, doc/reported_states_during_deployment.md.
+reports that it refuses its twin. Twins keep what a device said last: what a module reports counts only while edgeHub
+has it connected, and all of it only if edgeAgent answers now. Rules of edgeAgent: iotedge,
+doc/reported_states_during_deployment.md.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
-from edgeclave.cloud.deployment.hub import Twin, Twins
+from edgeclave.cloud.deployment.hub import EDGE_HUB, Twin, Twins
 
 AGENT = "edgeAgent"
 _CODES = {
@@ -49,21 +51,33 @@ class State(msgspec.Struct, frozen=True):
     advice: str = ""
 
 
-def device_states(twins: Twins) -> list[State]:
-    """Every part's state, the edgeAgent's first."""
+def device_states(twins: Twins, answers: Callable[[], bool]) -> list[State]:
+    """Every part's state, the edgeAgent's first.
+
+    Args:
+        answers: whether edgeAgent answers at this moment; asked only when all else is well.
+    """
     agent = _agent(twins)
     if agent.level is not Level.OK and not _acknowledged(twins.agent):
         return [agent]  # what it reports of modules is about an older deployment
-    return [agent, *_modules(twins), *_trusted_apps(twins)]
+    states = [agent, *_modules(twins), *_trusted_apps(twins)]
+    if all(state.level is Level.OK for state in states) and not answers():
+        what = f"does not answer now{_connection(twins.agent)}: all that the device reported may be out of date"
+        states[0] = State(agent.device, AGENT, Level.WAITING, what, LOOK_ON_DEVICE)
+    return states
 
 
 def _acknowledged(agent: Twin) -> bool:
     return agent.reported.get("lastDesiredVersion") == agent.desired_version
 
 
+def _connection(agent: Twin) -> str:
+    return f"; the hub shows it as {agent.connection_state.lower()}" if agent.connection_state else ""
+
+
 def _agent(twins: Twins) -> State:
     agent, device = twins.agent, twins.device.device_id
-    connection = f"; the hub shows it as {agent.connection_state.lower()}" if agent.connection_state else ""
+    connection = _connection(agent)
     version = agent.reported.get("lastDesiredVersion")
     if version is None:
         return State(device, AGENT, Level.WAITING, f"has never reported{connection}", LOOK_ON_DEVICE)
@@ -74,6 +88,9 @@ def _agent(twins: Twins) -> State:
     status = agent.reported.get("lastDesiredStatus") or {}
     code, description = status.get("code"), str(status.get("description") or "")
     if code == 200:
+        wanted, other = (_image(_system(each).get(AGENT)) for each in (agent.desired, agent.reported))
+        if other and wanted and other != wanted:
+            return State(device, AGENT, Level.WAITING, f"still has the image {other}", LOOK_ON_DEVICE)
         return State(device, AGENT, Level.OK, f"has version {version} of the deployment")
     if code in _CODES:
         return State(
@@ -129,17 +146,24 @@ def _module(device: str, name: str, wanted: Mapping[str, Any], reported: Mapping
 
 
 def _trusted_apps(twins: Twins) -> Iterator[State]:
-    """Of every module whose twin wants trusted applications or a policy."""
+    """Of every module that is to run: what it makes of its twin, and the trusted applications that it wants."""
     device = twins.device.device_id
-    deployed = twins.agent.desired.get("modules") or {}
-    for name, twin in sorted(twins.modules.items()):
-        if name not in deployed:
+    for name, entry in sorted((twins.agent.desired.get("modules") or {}).items()):
+        if not isinstance(entry, Mapping) or entry.get("status", "running") == "stopped":
+            continue
+        twin = twins.modules.get(name)
+        if twin is None:
+            yield State(device, f"{name} twin", Level.WAITING, "is not in the hub yet", "edgeAgent makes it there")
+            continue
+        if _reads(twin) and _disconnected(twins, name):
+            what = "is not connected to edgeHub: what it reported may be out of date"
+            yield State(device, f"{name} twin", Level.WAITING, what, f"on the device: `sudo iotedge logs {name}`")
             continue
         apps = twin.desired.get("trustedApps")
         reported = twin.reported.get("trustedApps")
         for app, wanted in sorted(apps.items() if isinstance(apps, Mapping) else ()):
-            entry = reported.get(app) if isinstance(reported, Mapping) else None
-            yield _trusted_app(device, f"{name}/{app}", wanted, entry)
+            said = reported.get(app) if isinstance(reported, Mapping) else None
+            yield _trusted_app(device, f"{name}/{app}", wanted, said)
         if problem := _problem(twin):
             refused = problem.get("code") in _TWIN_REFUSED or problem is not twin.reported.get("reason")
             what = f"{'refuses its twin: ' if refused else ''}{problem.get('what')} [{problem.get('code')}]"
@@ -147,6 +171,20 @@ def _trusted_apps(twins: Twins) -> Iterator[State]:
             yield State(device, f"{name} twin", level, what, str(problem.get("advice") or ""))
         elif "policy" in twin.desired and not isinstance(twin.reported.get("policy"), Mapping):
             yield State(device, f"{name} twin", Level.WAITING, "has not reported its policy yet")
+
+
+def _reads(twin: Twin) -> bool:
+    """Whether the module has desired properties, which it cannot follow without a connection."""
+    return any(not member.startswith("$") for member in twin.desired)
+
+
+def _disconnected(twins: Twins, name: str) -> bool:
+    """Whether edgeHub says so; it lists who has been there since it started, under names as twins can hold them."""
+    hub = twins.modules.get(EDGE_HUB)
+    clients = hub.reported.get("clients") if hub is not None else None
+    key = re.sub(r"[.$ ]", lambda match: f"%{ord(match[0]):02X}", f"{twins.device.device_id}/{name}")
+    client = clients.get(key) if isinstance(clients, Mapping) else None
+    return isinstance(client, Mapping) and str(client.get("status")).lower() == "disconnected"
 
 
 def _trusted_app(device: str, part: str, wanted: Any, reported: Any) -> State:
@@ -177,8 +215,13 @@ def _problem(twin: Twin) -> Mapping[str, Any] | None:
     return found if isinstance(found, Mapping) else None
 
 
-def _image(entry: Mapping[str, Any]) -> str:
-    settings = entry.get("settings")
+def _system(section: Mapping[str, Any]) -> Mapping[str, Any]:
+    system = section.get("systemModules")
+    return system if isinstance(system, Mapping) else {}
+
+
+def _image(entry: object) -> str:
+    settings = entry.get("settings") if isinstance(entry, Mapping) else None
     return str(settings.get("image") or "") if isinstance(settings, Mapping) else ""
 
 

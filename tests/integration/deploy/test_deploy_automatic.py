@@ -27,7 +27,7 @@ def test_new_versions_get_new_ids_and_the_old_one_comes_back_by_its_priority(
     first = deploy(old, "--config-id", "presses-1", *PRESSES, "--priority", 10, "--label", "site=north", "--yes")
     assert first.code == 0, first.out + first.err
     assert "targets 1 devices now: edge01" in first.out
-    assert "targeted 1, applied 1, reportedSuccessful 1, reportedFailed 0" in first.out
+    assert "the hub counts, of edgeAgents: targeted 1, applied 1, reportedSuccessful 1, reportedFailed 0" in first.out
     assert configurations.get_configuration("presses-1").labels == {"site": "north"}
     solution.version("2.0")
     second = deploy(solution.template(), "--config-id", "presses-2", *PRESSES, "--priority", 20, "--yes")
@@ -127,6 +127,8 @@ def test_one_without_devices_is_stored_and_not_called_healthy(
     assert done.code == 0
     assert "targets no device now" in done.out
     assert "healthy" not in done.out
+    told = deploy(solution.template(), "--config-id", "later", *PRESSES, "--yes", "--json")
+    assert (told.code, told.ended["healthy"], told.ended["devices"]) == (0, False, 0)
 
 
 @pytest.mark.parametrize("there_before", [pytest.param(False, id="created"), pytest.param(True, id="updated")])

@@ -111,6 +111,17 @@ def test_a_device_that_never_reports_is_named(simulator: SimulatorThread, soluti
     assert "sudo iotedge check" in done.out
 
 
+def test_a_device_that_went_offline_is_not_healthy_by_what_it_reported_before(
+    device: SimulatorThread, solution: Solution, deploy: Deploy
+) -> None:
+    template = solution.template()
+    assert deploy(template, "--device", "edge01", "--yes").code == 0
+    device.call(lambda running: running.hub.upstream.set_online(False))
+    done = deploy(template, "--device", "edge01", "--json", "--timeout", "1")
+    assert (done.code, done.ended["healthy"]) == (1, False)
+    assert done.wrong["edge01 edgeAgent"].startswith("does not answer now; the hub shows it as disconnected")
+
+
 def test_somebody_else_deploys_meanwhile(
     device: SimulatorThread,
     solution: Solution,

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from edgeclave.cloud.deployment.hub import Twin, Twins
-from edgeclave.cloud.deployment.states import Level, device_states
+from edgeclave.cloud.deployment.states import Level, State, device_states
 
 OK, WAITING, FAILED = Level.OK, Level.WAITING, Level.FAILED
 ACKNOWLEDGED = {"lastDesiredVersion": 5, "lastDesiredStatus": {"code": 200, "description": ""}}
@@ -18,6 +19,7 @@ def twins(
     agent: dict[str, Any] | None = None,
     desired_twin: dict[str, Any] | None = None,
     reported_twin: dict[str, Any] | None = None,
+    clients: Any = None,
 ) -> Twins:
     """A device with one module `m`; `wanted` and `reported` are its entries, `agent` what edgeAgent says of itself."""
     entry = {"status": "running", "restartPolicy": "always", "settings": {"image": "m:2"}, **(wanted or {})}
@@ -27,8 +29,15 @@ def twins(
     return Twins(
         Twin("edge01", "", edge_device=True),
         Twin("edge01", "$edgeAgent", {"$version": 5, "modules": {"m": entry}}, said, connection_state="Disconnected"),
-        {"m": Twin("edge01", "m", desired_twin or {}, reported_twin or {})},
+        {
+            "$edgeHub": Twin("edge01", "$edgeHub", {}, {"clients": clients}),
+            "m": Twin("edge01", "m", desired_twin or {}, reported_twin or {}),
+        },
     )
+
+
+def states(of: Twins, *, answers: bool = True) -> list[State]:
+    return device_states(of, lambda: answers)
 
 
 def running(**more: Any) -> dict[str, Any]:
@@ -81,7 +90,7 @@ def running(**more: Any) -> dict[str, Any]:
     ],
 )
 def test_edge_agent(agent: dict[str, Any], level: Level, words: str) -> None:
-    state = device_states(twins(agent=agent))[0]
+    state = states(twins(agent=agent))[0]
     assert (state.part, state.level) == ("edgeAgent", level)
     assert words in state.what
     assert level is OK or state.advice
@@ -89,7 +98,31 @@ def test_edge_agent(agent: dict[str, Any], level: Level, words: str) -> None:
 
 def test_modules_of_an_older_version_prove_nothing() -> None:
     older = {"lastDesiredVersion": 4, "modules": {"m": running()}}
-    assert [state.part for state in device_states(twins(agent=older))] == ["edgeAgent"]
+    assert [state.part for state in states(twins(agent=older))] == ["edgeAgent"]
+
+
+def test_an_edge_agent_that_was_not_replaced_yet_is_not_done() -> None:
+    system = {"edgeAgent": {"settings": {"image": "agent:1.5.1"}}}
+    found = twins(agent={**ACKNOWLEDGED, "systemModules": system})
+    found = replace(found, agent=replace(found.agent, desired={"$version": 5, "systemModules": system}))
+    assert [state.level for state in states(found)] == [OK]
+    older = {**ACKNOWLEDGED, "systemModules": {"edgeAgent": {"settings": {"image": "agent:1.4"}}}}
+    (state,) = states(replace(found, agent=replace(found.agent, reported=older)))
+    assert (state.level, state.what) == (WAITING, "still has the image agent:1.4")
+
+
+def test_a_device_that_does_not_answer_is_not_done_by_what_it_said_last() -> None:
+    agent, module = states(twins(reported=running()), answers=False)
+    assert (agent.level, module.level) == (WAITING, OK)
+    assert agent.what.startswith("does not answer now; the hub shows it as disconnected: all that the device reported")
+    assert "iotedge system status" in agent.advice
+
+
+def test_only_a_device_that_is_well_is_asked_for_an_answer() -> None:
+    def asked() -> bool:
+        raise AssertionError("asked")
+
+    assert device_states(twins(reported=running(runtimeStatus="backoff")), asked)[-1].level is WAITING
 
 
 @pytest.mark.parametrize(
@@ -127,6 +160,7 @@ def test_modules_of_an_older_version_prove_nothing() -> None:
             id="ended for good",
         ),
         pytest.param({}, running(runtimeStatus="stopped"), WAITING, "has ended", id="ended, started again"),
+        pytest.param({}, running(runtimeStatus="unhealthy"), WAITING, "unhealthy", id="its health check fails"),
         pytest.param({}, running(runtimeStatus="unknown"), WAITING, "unknown", id="unknown"),
         pytest.param({"status": "stopped"}, running(runtimeStatus="stopped"), OK, "stopped", id="wanted stopped"),
         pytest.param({"status": "stopped"}, None, OK, "stopped", id="wanted stopped, not there"),
@@ -134,7 +168,7 @@ def test_modules_of_an_older_version_prove_nothing() -> None:
     ],
 )
 def test_modules(wanted: dict[str, Any], reported: dict[str, Any] | None, level: Level, words: str) -> None:
-    agent, module = device_states(twins(wanted=wanted, reported=reported))
+    agent, module = states(twins(wanted=wanted, reported=reported))
     assert (agent.level, module.part, module.level) == (OK, "m", level)
     assert words in module.what
 
@@ -170,7 +204,7 @@ REASON = {"code": "wrong-signer", "what": "the package is signed by another", "a
     ],
 )
 def test_trusted_apps(reported: Any, level: Level, words: str) -> None:
-    state = device_states(
+    state = states(
         twins(
             reported=running(),
             desired_twin={"trustedApps": {"anomaly": {"digest": DIGEST}}},
@@ -194,5 +228,53 @@ def test_trusted_apps(reported: Any, level: Level, words: str) -> None:
     ],
 )
 def test_what_modules_say_of_their_twin(desired: dict[str, Any], reported: dict[str, Any], level: Level | None) -> None:
-    found = device_states(twins(reported=running(), desired_twin=desired, reported_twin=reported))
+    found = states(twins(reported=running(), desired_twin=desired, reported_twin=reported))
     assert [state.level for state in found if state.part == "m twin"] == ([] if level is None else [level])
+
+
+CONNECTED, DISCONNECTED = {"status": "Connected"}, {"status": "Disconnected"}
+
+
+@pytest.mark.parametrize(
+    ("clients", "level"),
+    [
+        pytest.param({"edge01/m": DISCONNECTED}, WAITING, id="disconnected"),
+        pytest.param({"edge01/m": CONNECTED, "edge01/n": DISCONNECTED}, OK, id="connected"),
+        pytest.param({}, OK, id="not listed"),
+        pytest.param(None, OK, id="no list"),
+    ],
+)
+def test_what_a_module_reported_counts_while_it_is_connected(clients: Any, level: Level) -> None:
+    app = {"state": "running", "digest": DIGEST, "version": "1.0"}
+    found = twins(
+        reported=running(),
+        desired_twin={"$version": 3, "trustedApps": {"anomaly": {"digest": DIGEST}}},
+        reported_twin={"trustedApps": {"anomaly": app}},
+        clients=clients,
+    )
+    last = states(found)[-1]
+    assert last.level is level
+    assert level is OK or (last.part, "not connected to edgeHub" in last.what) == ("m twin", True)
+
+
+def test_clients_are_found_by_the_names_that_edge_hub_gives_them() -> None:
+    found = twins(reported=running(), desired_twin={"rate": 1}, clients={"press%2E1/m": DISCONNECTED})
+    assert states(found)[-1].level is OK
+    assert states(replace(found, device=replace(found.device, device_id="press.1")))[-1].level is WAITING
+
+
+def test_a_module_without_desired_properties_may_come_and_go() -> None:
+    found = twins(reported=running(), desired_twin={"$version": 1}, clients={"edge01/m": DISCONNECTED})
+    assert [state.level for state in states(found)] == [OK, OK]
+
+
+def test_a_module_that_is_not_in_the_hub_yet_is_not_done() -> None:
+    found = twins(reported=running())
+    found = replace(found, modules={})
+    assert (states(found)[-1].part, states(found)[-1].level) == ("m twin", WAITING)
+
+
+def test_trusted_apps_of_a_module_that_is_stopped_are_not_waited_for() -> None:
+    desired = {"trustedApps": {"anomaly": {"digest": DIGEST}}}
+    found = states(twins(wanted={"status": "stopped"}, reported=running(runtimeStatus="stopped"), desired_twin=desired))
+    assert [state.part for state in found] == ["edgeAgent", "m"]
