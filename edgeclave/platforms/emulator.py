@@ -10,13 +10,10 @@ which stand in for hardware (`edgeclave.platforms.emulated_counters`).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import os
 import tempfile
-from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
 
 import msgspec
 from cryptography.hazmat.primitives import serialization
@@ -26,14 +23,13 @@ from edgeclave.cose import generate_key, spki, thumbprint
 from edgeclave.enclave import landlock
 from edgeclave.enclave.emulated_hardware import ROOT_BYTES, EmulatorSecrets
 from edgeclave.enclave.messages import StartRequest
-from edgeclave.errors import EdgeclaveError, EnclaveError, PackageError
+from edgeclave.errors import EnclaveError, PackageError
 from edgeclave.platforms.base import Keeper, NothingKept, Probe
 from edgeclave.platforms.compiled_cache import CacheSlot, CompiledCodeCache
 from edgeclave.platforms.debugger import Debugger
 from edgeclave.platforms.emulated_counters import EmulatedCounters
 from edgeclave.platforms.enclave_process import Counting, Descriptors, EnclaveProcess
-
-_Made = TypeVar("_Made")
+from edgeclave.uninterrupted import to_its_end
 
 ROOT_KEY, ATTESTATION_KEY, ANCHOR = "root.key", "attestation.key.pem", "attestation.pub.pem"
 COUNTERS = "counters"
@@ -102,7 +98,7 @@ class Emulator:
                 raise
             started = await enclave.start(request)
             if started.compiled:
-                await _to_the_end(asyncio.to_thread(slot.keep), lambda _: enclave.kill())
+                await to_its_end(asyncio.to_thread(slot.keep), lambda _: enclave.kill())
             let_go = slot.hold()
             enclave.ended.add_done_callback(lambda _: let_go())
         finally:
@@ -118,13 +114,13 @@ class Emulator:
             descriptors = Descriptors(opened[0], opened[1], slot.cached, slot.fresh)
             counting = None if self._counters is None else Counting(keeper, self._counters.run)
             spawning = EnclaveProcess.spawn(descriptors, name, counting, self._debugger)
-            return await _to_the_end(spawning, EnclaveProcess.kill)
+            return await to_its_end(spawning, EnclaveProcess.kill)
         finally:
             for descriptor in opened:
                 os.close(descriptor)
 
     async def _open_cache(self, package: Path) -> CacheSlot:
-        return await _to_the_end(
+        return await to_its_end(
             asyncio.to_thread(self._read_cache, package), lambda slot: asyncio.to_thread(slot.close)
         )
 
@@ -212,17 +208,6 @@ def _load(path: Path) -> ec.EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise _unusable(path, "it is not a P-256 key")
     return key
-
-
-async def _to_the_end(work: Coroutine[Any, Any, _Made], undo: Callable[[_Made], Awaitable[None]]) -> _Made:
-    """What `work` makes. When cancelled, waits for what cannot be interrupted and takes it back."""
-    working = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(working)
-    except asyncio.CancelledError:
-        with contextlib.suppress(EdgeclaveError):
-            await undo(await working)
-        raise
 
 
 def _read(path: Path) -> bytes:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from edgeclave.simulator.log import logger
 from edgeclave.simulator.supervisor.containers.create_body import bound_volumes
-from edgeclave.simulator.supervisor.containers.engine import Engine, EngineError, NoSuchThing, in_thread, to_its_end
+from edgeclave.simulator.supervisor.containers.engine import Engine, EngineError, NoSuchThing, in_thread
 from edgeclave.simulator.supervisor.containers.images import Images
 from edgeclave.simulator.supervisor.log_file import open_log
 from edgeclave.simulator.supervisor.program import Ended
 from edgeclave.simulator.supervisor.specification import ModuleSpecification
+from edgeclave.uninterrupted import to_its_end
 
 if TYPE_CHECKING:
     from docker import APIClient  # type: ignore[import-untyped]

@@ -11,8 +11,8 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from edgeclave.errors import ConfigurationError, EdgeclaveError
 
@@ -138,16 +138,6 @@ async def in_thread(work: Callable[[], Result]) -> Result:
 
     threading.Thread(target=run, daemon=True, name="edgeclave-docker").start()
     return await future
-
-
-async def to_its_end(work: Coroutine[Any, Any, Result]) -> Result:
-    """What `work` returns; who is cancelled meanwhile still waits for its end, since the engine does it in any case."""
-    working = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(working)
-    except asyncio.CancelledError:
-        await asyncio.wait({working})
-        raise
 
 
 def _connect() -> tuple[APIClient, dict[str, str]]:
