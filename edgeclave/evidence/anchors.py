@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, get_args
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -22,10 +20,6 @@ PLATFORM_CLASSES: tuple[str, ...] = get_args(PlatformClass)
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 Measurement = Mapping[str, bytes | int]
 """What was measured, by the name the vendor gives it: registers as bytes, security versions and ids as integers."""
-
-
-BROKEN_CERTIFICATE = (ValueError, x509.InvalidVersion, UnsupportedAlgorithm)
-"""What reading a certificate, list or key that someone altered raises."""
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from edgeclave.errors import ConfigurationError, EvidenceError
-from edgeclave.evidence.anchors import BROKEN_CERTIFICATE, Anchor, Tcb, key_fingerprint
+from edgeclave.evidence.anchors import Anchor, Tcb, key_fingerprint
 from edgeclave.evidence.endorsements import Endorsement, Endorsements, EndorsementType
 from edgeclave.evidence.revocation import find_revocation
+from edgeclave.evidence.x509_errors import UNREADABLE
 
 ROOTS = {"intel-sgx-root": bytes.fromhex("a0af031289f5d5d4132f9186068a7fc13628633ba235777472e29b6b6c67a49e")}
 """SHA-256 of the SubjectPublicKeyInfo of Intel SGX Root CA, under which SGX and TDX platforms verify."""
@@ -202,7 +203,7 @@ def _chain(pem: bytes) -> Chain:
     try:
         pck = _library().parse_pck_extension_from_pem(pem)
         ca = _ca(x509.load_der_x509_certificate(certificates[0]).issuer)
-    except (*BROKEN_CERTIFICATE, StopIteration, IndexError) as error:
+    except (*UNREADABLE, StopIteration, IndexError) as error:
         raise malformed("its first certificate is no PCK certificate") from error
     return Chain(tuple(certificates), pck.fmspc.hex(), ca, pck.cpu_svn.hex(), pck.pce_svn)
 
@@ -219,7 +220,7 @@ def _certificates(pem: bytes) -> list[bytes]:
         if not found:
             raise ValueError("no certificate")
         return [certificate.public_bytes(Encoding.DER) for certificate in found]
-    except BROKEN_CERTIFICATE as error:
+    except UNREADABLE as error:
         raise malformed(f"its certificate chain cannot be read: {error}") from error
 
 
@@ -238,7 +239,7 @@ def read_collateral(data: bytes) -> tuple[Endorsement, ...]:
         # dcap-qvl takes nextUpdate of a list as the first second at which it is too old.
         ends += [int(each.next_update_utc.timestamp()) - 1 for each in lists if each.next_update_utc]
         subject = subject_of({"SGX": SGX_TEE, "TDX": TDX_TEE}[tcb["id"]], bytes.fromhex(tcb["fmspc"]).hex(), ca)
-    except (*BROKEN_CERTIFICATE, KeyError, TypeError, IndexError, AttributeError, StopIteration, RecursionError):
+    except (*UNREADABLE, KeyError, IndexError, AttributeError, StopIteration, RecursionError):
         return ()
     return (Endorsement(COLLATERAL.name, subject, data, max(starts), min(ends)),)
 
@@ -254,7 +255,7 @@ def _collateral(data: bytes) -> Collateral:
         root = _certificates(parsed.pck_crl_issuer_chain.encode())[-1]
         key = x509.load_der_x509_certificate(root).public_key()
         evaluation = int(json.loads(parsed.tcb_info).get("tcbEvaluationDataNumber", 0))
-    except (*BROKEN_CERTIFICATE, TypeError, AttributeError, RecursionError, OverflowError) as error:
+    except (*UNREADABLE, AttributeError, RecursionError, OverflowError) as error:
         raise EvidenceError("malformed-evidence", f"collateral that cannot be read: {error}") from error
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise EvidenceError("malformed-evidence", "collateral whose root is no EC key")

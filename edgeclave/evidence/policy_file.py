@@ -60,7 +60,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from msgspec import Meta
 
 from edgeclave.errors import ConfigurationError
-from edgeclave.evidence.anchors import BROKEN_CERTIFICATE, Anchor, PlatformClass, PublicKey
+from edgeclave.evidence.anchors import Anchor, PlatformClass, PublicKey
 from edgeclave.evidence.kinds import KINDS
 from edgeclave.evidence.policy import (
     DEFAULT_MAXIMUM_AGE_SECONDS,
@@ -72,6 +72,7 @@ from edgeclave.evidence.policy import (
 )
 from edgeclave.evidence.reference import MINIMUM, AnyOf, Reference
 from edgeclave.evidence.tee import INTEGER, Kind
+from edgeclave.evidence.x509_errors import UNREADABLE
 from edgeclave.wire import Count, Label, Unsigned16
 
 THIS_RELEASE = "this-release"
@@ -183,7 +184,7 @@ def _public_key(where: str, text: str, folder: Path) -> PublicKey:
             key = x509.load_pem_x509_certificate(pem).public_key()
         else:
             key = serialization.load_pem_public_key(pem)  # type: ignore[assignment]
-    except (OSError, *BROKEN_CERTIFICATE) as error:
+    except (OSError, *UNREADABLE) as error:
         raise bad_policy(where, f"not a PEM public key: {error}") from error
     if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         raise bad_policy(where, "not an EC or RSA key")

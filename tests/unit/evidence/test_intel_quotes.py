@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from datetime import date
 from pathlib import Path
@@ -127,6 +128,18 @@ class TestRealQuotes:
         altered = quote.replace(lines[line], lines[line][:place] + letter + lines[line][place + 1 :])
         assert altered != quote
         code_of(verify_real, name, change=lambda _: altered)
+
+    def test_a_name_in_its_certificate_that_is_no_text(self):
+        """Which the library finds only when it is asked for the name."""
+        _, quote, _ = real("tdx_quote")
+        pem = quote[quote.index(b"-----BEGIN") :].partition(b"-----END")[0].partition(b"-----\n")[2]
+        der = base64.b64decode(pem)
+        country = bytes.fromhex("0603550406") + b"\x13\x02US"
+        assert der.count(country) == 2  # of issuer and subject
+        altered = base64.b64encode(der.replace(country, country.replace(b"\x13", b"\x03")))
+        lines = b"\n".join(altered[start : start + 64] for start in range(0, len(altered), 64)) + b"\n"
+        assert len(lines) == len(pem)
+        assert code_of(verify_real, "tdx_quote", change=lambda _: quote.replace(pem, lines)) == "malformed-quote"
 
     @pytest.mark.parametrize("name", ["tdx_quote.bin", "tdx_quote_v5.bin"])
     def test_real_quotes_without_collateral(self, name):
