@@ -33,7 +33,8 @@ def minify(settings: dict[str, Any]) -> dict[str, Any]:
     text = _text(settings)
     chunks = [text[start : start + CHUNK_CHARACTERS] for start in range(0, len(text), CHUNK_CHARACTERS)]
     if len(chunks) > MAX_CHUNKS:
-        raise _bad(f"has {len(text)} characters, the limit is {CHUNK_CHARACTERS * MAX_CHUNKS}")
+        what = f"has {len(text)} characters, the limit is {CHUNK_CHARACTERS * MAX_CHUNKS}"
+        raise _bad(what, "make it shorter: what is long and the same for each device belongs into the image")
     rest = {key: value for key, value in settings.items() if key not in KEYS}
     return {**rest, **dict(zip(KEYS, chunks, strict=False))}
 
@@ -65,7 +66,5 @@ def _parsed(text: str) -> dict[str, Any]:
     return value
 
 
-def _bad(what: str) -> ConfigurationError:
-    return ConfigurationError(
-        "bad-create-options", what, where=NAME, advice="write Docker's container create options as an object"
-    )
+def _bad(what: str, advice: str = "write Docker's container create options as an object") -> ConfigurationError:
+    return ConfigurationError("bad-create-options", what, where=NAME, advice=advice)

@@ -28,6 +28,10 @@ def problem(image: str) -> str | None:
     """What is wrong with a name; None when it is right."""
     if not image:
         return "the image's name is empty"
+    if "${" in image:
+        return (
+            f"{image!r} is none of the placeholders ${{MODULES.NAME}}, ${{MODULES.NAME.debug}} and ${{MODULEDIR<PATH>}}"
+        )
     if image != image.strip() or re.search(r"\s", image):
         return f"{image!r} has spaces"
     if "://" in image:

@@ -37,6 +37,8 @@ class Located(NamedTuple):
 
 def read(text: str, where: str) -> Located:
     """Raises ConfigurationError `bad-json` with line and column."""
+    if not text.strip():
+        raise _bad("the file is empty", where, 1, "write a JSON object")
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:

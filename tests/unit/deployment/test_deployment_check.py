@@ -70,6 +70,8 @@ TYPOS = [
     case("${MODULES.ta_runner}", "${MODULES.ta_runer}", "no-such-module", "${MODULES.ta_runer}", "'ta_runner'"),
     case("${MODULES.ta_runner}", "${MODULES.ta_runner.arm32v7}", "no-such-platform", "'arm32v7'", "arm64v8"),
     case("${MODULES.ta_runner}", "${MODULEDIR<./modules/runner>}", "no-such-module", "MODULEDIR", "'ta_runner'"),
+    case("${MODULES.ta_runner}", "${MODULE.ta_runner}", "bad-image-name", "placeholders ${MODULES.NAME}", ""),
+    case("${MODULES.ta_runner}", "${MODULES.ta_runner", "bad-image-name", "none of", "", id="no brace"),
     case("${MODULES.ta_runner}", "registry.example/TA_Runner:1", "bad-image-name", "has capitals", ""),
     case("${MODULES.ta_runner}", "https://registry.example/r:1", "bad-image-name", "is a URL", "registry/repository"),
     case("${MODULES.ta_runner}", "registry.example/r: 1", "bad-image-name", "has spaces", ""),
@@ -313,6 +315,12 @@ def test_files_beside_it(solution: Path, file: str, text: str, code: str, line: 
     (solution / file).write_text(text)
     (finding,) = check_deployment(solution / TEMPLATE, environment=VARIABLES)
     assert (finding.code, finding.file, finding.line) == (code, str(solution / file), line)
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "deployment.template.json").write_text(" \n")
+    (finding,) = check_deployment(tmp_path / "deployment.template.json")
+    assert (finding.code, finding.what, finding.line) == ("bad-json", "the file is empty", 1)
 
 
 def test_a_variable_outside_quotes(solution: Path) -> None:

@@ -245,7 +245,11 @@ DESIRED = ("modulesContent", "$edgeAgent", "properties.desired")
             id="bad options",
         ),
         pytest.param(
-            worker(settings={"image": "x", "createOptions": {"x": "y" * 5000}}), "4096", "createOptions", "", id="big"
+            worker(settings={"image": "x", "createOptions": {"x": "y" * 5000}}),
+            "4096",
+            "createOptions",
+            "shorter",
+            id="big",
         ),
         pytest.param(
             worker(settings={"image": "${MODULES.wroker}"}),
