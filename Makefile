@@ -49,12 +49,12 @@ clean:  ## Remove the virtual environment and all local state
 
 $(VENV)/.runtime: pyproject.toml | $(VENV)/bin/pip
 	@echo "Installing edgeclave into $(VENV) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable '.[simulator,build]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --use-pep517 --editable '.[simulator,build]'
 	@touch $@
 
 $(VENV)/.development: pyproject.toml | $(VENV)/bin/pip
 	@echo "Installing edgeclave and its development tools into $(VENV) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --use-pep517 --editable '.[dev]'
 	@touch $@ $(VENV)/.runtime
 
 $(VENV)/bin/pip:

@@ -30,9 +30,13 @@ def demo(
 
     Example: `edgeclave demo --seconds 30`
     """
-    console = Console(stderr=as_json)
+    console = Console(stderr=as_json, highlight=False, emoji=False)
     with console.status("Preparing keys and the signed trusted application ..."):
-        prepared = prepare(state.absolute(), Path.cwd(), lambda line: console.print(f"[dim]$ {line}[/]"))
+        prepared = prepare(
+            state.absolute(),
+            Path.cwd(),
+            lambda line: console.print(f"$ {line}", style="dim", markup=False, soft_wrap=True),
+        )
     with Live(console=console, refresh_per_second=8, transient=not console.is_terminal) as live:
 
         def show(tally: Tally, device: dict[str, int], phase: str) -> None:
@@ -55,5 +59,6 @@ def demo(
     console.print(
         f"[bold green]Done:[/] {summary.readings} readings, {summary.sealed} results sealed on the device, "
         f"{summary.opened} verified and opened by the reader ({summary.anomalies} anomalies), "
-        f"{summary.refused} refused, evidence: {summary.evidence_type}."
+        f"{summary.refused} refused, evidence: {summary.evidence_type}.",
+        soft_wrap=True,
     )
