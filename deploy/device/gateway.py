@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import binascii
 import json
 import re
 from collections.abc import Callable
@@ -143,9 +144,9 @@ class Gateway:
         return settings
 
     def _journal(self) -> str | None:
-        folder = self._machine.path("/etc/systemd/journald.conf.d")
-        texts = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.conf"))] if folder.is_dir() else []
-        texts.append(self._machine.read("/etc/systemd/journald.conf"))
+        folder = "/etc/systemd/journald.conf.d"
+        names = [f"{folder}/{path.name}" for path in sorted(self._machine.path(folder).glob("*.conf"))]
+        texts = [self._machine.read(name) for name in (*names, "/etc/systemd/journald.conf")]
         limited = any(re.search(r"^SystemMaxUse=", text, re.MULTILINE) for text in texts)
         return None if limited else "the journal may take 10 % of the disk"
 
@@ -232,7 +233,11 @@ class Gateway:
 
 
 def wanted_config(options: argparse.Namespace) -> str | None:
-    """The whole config.toml, or None when no registration was given."""
+    """The whole config.toml, or None when no registration was given.
+
+    Raises:
+        binascii.Error, UnicodeDecodeError: the symmetric key is none.
+    """
     if options.registration_id is None:
         return None
     if options.certificate is not None:
@@ -241,7 +246,8 @@ def wanted_config(options: argparse.Namespace) -> str | None:
         )
     else:
         key = options.symmetric_key_file.read_text(encoding="ascii").strip()
-        base64.b64decode(key, validate=True)
+        if not base64.b64decode(key, validate=True):
+            raise binascii.Error("empty")
         identity = f'method = "symmetric_key"\n{{}}symmetric_key = {{{{ value = "{key}" }}}}\n'
     return (
         f'{MARK}\n\n[provisioning]\nsource = "dps"\nglobal_endpoint = {json.dumps(options.global_endpoint)}\n'

@@ -31,8 +31,9 @@ class Machine:
         return self.root / name.lstrip("/")
 
     def read(self, name: str) -> str:
+        """What the file holds, "" without one. Old lists of users are not UTF-8: nothing that is looked for is lost."""
         try:
-            return self.path(name).read_text(encoding="utf-8")
+            return self.path(name).read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return ""
         except PermissionError:

@@ -77,8 +77,13 @@ def _problem(options: argparse.Namespace) -> str | None:
     if bool(options.certificate) != bool(options.private_key):
         return "--certificate and --private-key go together"
     files = (options.package_source, options.symmetric_key_file, options.certificate, options.private_key)
-    if missing := [str(file) for file in files if file is not None and not os.access(file, os.R_OK)]:
-        return f"{missing[0]} cannot be read"
+    if missing := [
+        str(file) for file in files if file is not None and not (file.is_file() and os.access(file, os.R_OK))
+    ]:
+        return f"{missing[0]} is not a file that can be read"
+    for file, kind in ((options.certificate, "CERTIFICATE"), (options.private_key, "PRIVATE KEY")):
+        if file is not None and f"{kind}-----".encode() not in file.read_bytes():
+            return f"{file} holds no {kind} in PEM"
     for name in ("id_scope", "registration_id", "global_endpoint"):
         if not re.fullmatch(r"[A-Za-z0-9._:/-]{1,128}", getattr(options, name) or "x"):
             return f"--{name.replace('_', '-')} has characters that do not belong there"

@@ -26,7 +26,9 @@ ROOT = Path(__file__).parents[2]
 SECONDS_TO_START = 90.0
 
 
-def edgeclave(*arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def edgeclave(
+    *arguments: str, environment: dict[str, str] | None = None, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "edgeclave", *arguments],
         capture_output=True,
@@ -34,7 +36,7 @@ def edgeclave(*arguments: str, environment: dict[str, str] | None = None) -> sub
         check=False,
         cwd=ROOT,
         env=environment,
-        timeout=120,
+        timeout=timeout,
     )
 
 

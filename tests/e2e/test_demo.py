@@ -36,11 +36,11 @@ def load() -> Iterator[list[float]]:
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_demo_ends_with_everything_opened_and_a_summary_each_time(tmp_path: Path) -> None:
     for run in ("first", "second"):
         with load() as samples:
-            done = edgeclave("demo", "--state", str(tmp_path / "demo"))
+            done = edgeclave("demo", "--state", str(tmp_path / "demo"), timeout=280)
         machine_is_busy = statistics.median(samples) > 40  # by other things: the burst takes a tenth of the time
 
         assert done.returncode == 0, run + done.stdout + done.stderr

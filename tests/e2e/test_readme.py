@@ -13,7 +13,7 @@ from tests.fixtures.console import Reader
 @pytest.mark.e2e
 @pytest.mark.timeout(400)
 def test_step_by_step(tmp_path: Path) -> None:
-    for name in ("modules", "deployment.template.json"):
+    for name in ("modules", "deployment.template.json", ".env.example"):
         (tmp_path / name).symlink_to(ROOT / name)
     page = tmp_path / "step-by-step.md"
     text = (ROOT / "README.md").read_text()

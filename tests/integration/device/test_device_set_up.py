@@ -18,6 +18,8 @@ from tests.fixtures import needs
 
 SCRIPT = Path(__file__).parents[3] / "deploy/device/set_up.py"
 KEY = "a2V5IG9mIHRoZSBkZXZpY2Ugb2Ygc29tZSBsZW5ndGg="
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\n..."
+PRIVATE_KEY = "-----BEGIN EC PRIVATE KEY-----\n..."
 DPKG = "Package: {}\nStatus: install ok installed\nVersion: 1\n"
 
 
@@ -128,8 +130,8 @@ def test_the_configuration_is_toml(root: Path, registration: list[object]) -> No
 def test_x509_files_go_where_the_services_read_them(root: Path, tmp_path: Path) -> None:
     import tomllib
 
-    certificate = put(tmp_path, "press-2.pem", "certificate")
-    key = put(tmp_path, "press-2.key.pem", "private", 0o600)
+    certificate = put(tmp_path, "press-2.pem", CERTIFICATE)
+    key = put(tmp_path, "press-2.key.pem", PRIVATE_KEY, 0o600)
     arguments = [
         "--id-scope",
         "0ne",
@@ -143,7 +145,7 @@ def test_x509_files_go_where_the_services_read_them(root: Path, tmp_path: Path) 
     assert run("--root", root, *arguments).returncode == 0
     attestation = tomllib.loads((root / "etc/aziot/config.toml").read_text())["provisioning"]["attestation"]
     stored = {name: root / attestation[name].removeprefix("file:///") for name in ("identity_cert", "identity_pk")}
-    assert [path.read_text() for path in stored.values()] == ["certificate", "private"]
+    assert [path.read_text() for path in stored.values()] == [CERTIFICATE, PRIVATE_KEY]
     assert stat.S_IMODE(stored["identity_pk"].stat().st_mode) == 0o600
     stored["identity_pk"].unlink()
     assert "is not there" in steps("--root", root, "--check")[1]["config.toml"]["what"]
@@ -185,8 +187,28 @@ def test_devices_that_modules_cannot_open_are_named(root: Path) -> None:
         pytest.param(["--certificate", "KEY"], "go together", id="a certificate without its key"),
         pytest.param(
             ["--id-scope", "0ne", "--registration-id", "a", "--symmetric-key-file", "nothing"],
-            "cannot be read",
+            "is not a file",
             id="no such key file",
+        ),
+        pytest.param(
+            ["--id-scope", "0ne", "--registration-id", "a", "--symmetric-key-file", "/"],
+            "is not a file",
+            id="a folder for the key",
+        ),
+        pytest.param(
+            ["--id-scope", "0ne", "--registration-id", "a", "--symmetric-key-file", "EMPTY"],
+            "base64",
+            id="no key in it",
+        ),
+        pytest.param(
+            ["--id-scope", "0ne", "--registration-id", "a", "--certificate", "PEM_KEY", "--private-key", "PEM_KEY"],
+            "holds no CERTIFICATE in PEM",
+            id="a key for the certificate",
+        ),
+        pytest.param(
+            ["--id-scope", "0ne", "--registration-id", "a", "--certificate", "PEM", "--private-key", "BAD"],
+            "holds no PRIVATE KEY in PEM",
+            id="no PEM",
         ),
         pytest.param(
             ["--id-scope", "0ne", "--registration-id", "a", "--symmetric-key-file", "BAD"], "base64", id="not a key"
@@ -197,17 +219,27 @@ def test_devices_that_modules_cannot_open_are_named(root: Path) -> None:
             id="characters that would break out of TOML",
         ),
         pytest.param(["--tee", "trustzone"], "invalid choice", id="an unknown TEE"),
-        pytest.param(["--package-source", "nothing.list"], "cannot be read", id="no such package source"),
+        pytest.param(["--package-source", "nothing.list"], "is not a file", id="no such package source"),
     ],
 )
 def test_wrong_usage_is_explained_and_nothing_done(
     root: Path, tmp_path: Path, arguments: list[str], words: str
 ) -> None:
-    files = {"KEY": put(tmp_path, "good.key", KEY), "BAD": put(tmp_path, "bad.key", "not base64!")}
+    contents = {"KEY": KEY, "BAD": "not base64!", "EMPTY": "\n", "PEM": CERTIFICATE, "PEM_KEY": PRIVATE_KEY}
+    files = {name: put(tmp_path, f"{name}.file", content) for name, content in contents.items()}
     before = everything(root)
     done = run("--root", root, *[files.get(argument, argument) for argument in arguments])
     assert (done.returncode, words in done.stderr) == (2, True), done.stderr
     assert everything(root) == before
+
+
+def test_files_that_are_not_utf_8_are_read_all_the_same(root: Path, registration: list[object]) -> None:
+    for name in ("/etc/passwd", "/etc/group", "/etc/systemd/journald.conf.d/old.conf", "/etc/aziot/config.toml"):
+        put(root, name, "").write_bytes(b"# Jos\xe9\n")
+    assert steps("--root", root, "--check")[1]["config.toml"]["state"] == "missing"
+    found = steps("--root", root, *registration, "--tee", "tpm")[1]
+    assert found["TEE devices"]["state"] == "done"
+    assert "written by somebody else" in found["config.toml"]["what"]
 
 
 def test_it_has_an_example_and_runs_on_the_oldest_python() -> None:
