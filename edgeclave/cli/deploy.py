@@ -129,7 +129,11 @@ def _watch(plan: DevicePlan | ConfigurationPlan, lines: Lines, console: Console,
             lines.look(look)
             status.update(f"Watching: {look.healthy_devices} of {len(look.devices)} devices run it ...")
 
-        ended = watch(plan, show, Pace(timeout))
+        try:
+            ended = watch(plan, show, Pace(timeout))
+        except KeyboardInterrupt:
+            _notice("no longer watched; the deployment stays in the hub, and the same command watches it again")
+            raise
     lines.ended(ended)
     return ended.healthy
 

@@ -156,7 +156,8 @@ class ConfigurationPlan:
     def _notes(self) -> list[str]:
         devices = self.targets()
         more = f" and {len(devices) - SHOWN_DEVICES} more" if len(devices) > SHOWN_DEVICES else ""
-        notes = [f"targets {len(devices)} devices now: {', '.join(devices[:SHOWN_DEVICES])}{more}"]
+        count = "1 device" if len(devices) == 1 else f"{len(devices)} devices"
+        notes = [f"targets {count} now: {', '.join(devices[:SHOWN_DEVICES])}{more}"]
         if not devices:
             notes = ["targets no device now: check --target if there should be one"]
         if self._rival is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,10 +55,24 @@ def read_template(path: Path, *, platform: str) -> Template:
     top = deployment.manifest
     return Template(
         deployment.modules_content,
-        deployment.notes,
+        (*deployment.notes, *map(_only_here, _local_packages(deployment.modules_content))),
         layered="content" in top,
         id=top.get("id", ""),
         target=top.get("targetCondition", ""),
         priority=top.get("priority", 0),
         labels=top.get("labels"),
     )
+
+
+def _local_packages(value: object) -> Iterator[str]:
+    """Packages that are files of this machine, as `ta sign --env` names them."""
+    if isinstance(value, dict):
+        package = value.get("package")
+        if isinstance(package, str) and package.startswith("/") and os.path.isfile(package):  # noqa: PTH113 - never raises
+            yield package
+        for below in value.values():
+            yield from _local_packages(below)
+
+
+def _only_here(package: str) -> str:
+    return f"{package} is a file of this machine, which no other device can read: `edgeclave ta push` is for those"

@@ -26,7 +26,7 @@ def test_new_versions_get_new_ids_and_the_old_one_comes_back_by_its_priority(
     old = solution.template("old.template.json")
     first = deploy(old, "--config-id", "presses-1", *PRESSES, "--priority", 10, "--label", "site=north", "--yes")
     assert first.code == 0, first.out + first.err
-    assert "targets 1 devices now: edge01" in first.out
+    assert "targets 1 device now: edge01" in first.out
     assert "the hub counts, of edgeAgents: targeted 1, applied 1, reportedSuccessful 1, reportedFailed 0" in first.out
     assert configurations.get_configuration("presses-1").labels == {"site": "north"}
     solution.version("2.0")

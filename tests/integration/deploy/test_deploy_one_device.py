@@ -122,6 +122,33 @@ def test_a_device_that_went_offline_is_not_healthy_by_what_it_reported_before(
     assert done.wrong["edge01 edgeAgent"].startswith("does not answer now; the hub shows it as disconnected")
 
 
+def test_who_stops_to_watch_is_told_that_the_deployment_stays(
+    device: SimulatorThread, solution: Solution, deploy: Deploy, monkeypatch: Any
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgeclave.cli.deploy.watch", interrupted)
+    done = deploy(solution.template(), "--device", "edge01", "--yes")
+    assert done.code == 130
+    assert "no longer watched; the deployment stays in the hub" in done.err
+
+
+def test_a_package_that_is_a_file_of_this_machine_is_noted(
+    simulator: SimulatorThread, solution: Solution, deploy: Deploy
+) -> None:
+    package = solution.folder / "anomaly.ta"
+    package.touch()
+    app = {"package": str(package), "digest": "sha256:" + "1" * 64, "signer": "2" * 64, "platform": "emulator"}
+    layer = {"id": "more", "targetCondition": "*", "priority": 10, "schemaVersion": "1.0"}
+    template = solution.write(
+        "more.template.json", {"ta_runner": {"properties.desired.trustedApps.anomaly": app}}, layer=layer
+    )
+    assert f"{package} is a file of this machine" in deploy(template, "--dry-run").out
+    package.unlink()
+    assert "is a file of this machine" not in deploy(template, "--dry-run").out
+
+
 def test_somebody_else_deploys_meanwhile(
     device: SimulatorThread,
     solution: Solution,
