@@ -70,8 +70,11 @@ class Device:
         counters: dict[str, int] = self.reported(MODULE).get("counters") or {}
         return counters
 
-    def counters_once_running(self) -> dict[str, int] | None:
-        """The counters, as soon as the trusted application runs and was called."""
+    def counters_once_running(self, earlier: dict[str, int]) -> dict[str, int] | None:
+        """The counters, as soon as the trusted application runs and has answered more than `earlier`: twins keep what
+        the last run reported.
+        """
         state = (self.reported("ta_runner").get("trustedApps") or {}).get(TRUSTED_APP) or {}
         counters = self.counters()
-        return counters if state.get("state") == "running" and counters.get("readings") else None
+        answered = counters.get("readings", 0) > earlier.get("readings", 0)
+        return counters if state.get("state") == "running" and answered else None

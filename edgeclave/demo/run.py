@@ -33,7 +33,7 @@ Show = Callable[[Tally, dict[str, int], str], None]
 
 @dataclass(frozen=True)
 class Summary:
-    """What `summary.json` holds. `sealed` is the device's count, all others are the reader's."""
+    """What `summary.json` holds: `readings` and `sealed` are the device's counts, all others the reader's."""
 
     readings: int
     sealed: int
@@ -72,13 +72,14 @@ async def run(prepared: Prepared, seconds: float, show: Show) -> Summary:
     try:
         show(tally, {}, "Starting the simulator: IoT Hub, edgeHub, workload API")
         await _patiently(device.connect, simulator, "the simulator")
+        earlier = await asyncio.to_thread(device.counters)
         show(tally, {}, "Starting the modules; ta_runner verifies, compiles and loads the trusted application")
         # Not before: applying the deployment of a second run would take the source back again.
         await _patiently(lambda: applied.is_set() or None, simulator, "the deployment")
         await _patiently(lambda: device.set_source(VITALS), simulator, "sample_analytics")
         reader = await start_reader(prepared, device)
         reading = asyncio.create_task(read_findings(reader, tally))
-        before = await _patiently(device.counters_once_running, simulator, "the trusted application")
+        before = await _patiently(lambda: device.counters_once_running(earlier), simulator, "the trusted application")
         opened_before = tally.opened
         await _measure(device, before, tally, seconds, show)
         await asyncio.to_thread(device.set_source, NO_READINGS)
@@ -88,7 +89,8 @@ async def run(prepared: Prepared, seconds: float, show: Show) -> Summary:
     finally:
         await asyncio.gather(*(stop(process) for process in (reader, simulator) if process))
         await following
-    opened = tally.opened - opened_before
+    # More than were sealed since are those that were on the way when counting began; what was lost instead is a gap.
+    opened = min(tally.opened - opened_before, counters["sealed"])
     return Summary(
         readings=counters["readings"],
         sealed=counters["sealed"],
