@@ -30,6 +30,8 @@ lint: $(VENV)/.development  ## Formatting, style, types and the import contract 
 images: LABELS = --build-arg REVISION=$(shell git rev-parse HEAD) --build-arg CREATED=$(shell date -u +%FT%TZ) \
 	--build-arg SOURCE=$(shell git config --get remote.origin.url)
 images:  ## Build the modules' images with Docker, as edgeclave/MODULE
+	@command -v $(DOCKER) >/dev/null || { echo "error: $(DOCKER) is not there"; \
+	    echo "  do:    install Docker Engine, or name its client: make images DOCKER=/path/to/docker"; exit 1; } >&2
 	@for module in $(MODULES); do \
 	    echo "Building edgeclave/$$module ..."; \
 	    DOCKER_BUILDKIT=1 $(DOCKER) build --quiet $(if $(BASE),--build-arg BASE=$(BASE)) $(LABELS) \

@@ -152,6 +152,21 @@ def test_pre_commit_runs_the_tools_of_this_checkout_only() -> None:
     assert any("lint" in _MAKE.findall(hook["entry"].replace("--no-print-directory ", "")) for hook in hooks)
 
 
+def test_images_without_docker_say_what_to_do() -> None:
+    made = subprocess.run(
+        ["make", "images", "DOCKER=/nowhere/docker"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert (made.returncode, made.stdout) == (2, "")
+    assert "error: /nowhere/docker is not there\n  do:    install Docker Engine" in made.stderr
+
+
+def test_dependabot_leaves_alone_what_is_pinned_to_a_release() -> None:
+    updates = yaml.safe_load((REPOSITORY / ".github" / "dependabot.yml").read_text())["updates"]
+    (left_alone,) = [each["ignore"] for each in updates if each["package-ecosystem"] == "pip"]
+    pinned = set(re.findall(r'"([a-z0-9-]+)==', (REPOSITORY / "pyproject.toml").read_text()))
+    assert {each["dependency-name"] for each in left_alone} == pinned
+
+
 def test_the_changelog_knows_this_version() -> None:
     project = (REPOSITORY / "pyproject.toml").read_text()
     (version,) = re.findall(r'^version = "(.*)"$', project, re.MULTILINE)
