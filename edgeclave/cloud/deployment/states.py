@@ -29,6 +29,8 @@ _PULL = re.compile(
 )
 _TWIN_REFUSED = ("malformed-twin", "unknown-twin-field", "bad-twin", "bad-beacon", "too-many-trusted-apps")
 """Reasons that are about the twin; others, such as a trusted application that does not run yet, may pass."""
+_FETCH = re.compile(r"package-unavailable|disk-full|registry-.*")
+"""Reasons for which ta_runner goes on with the former version and fetches the new one again."""
 LOOK_ON_DEVICE = (
     "on the device: is it switched on, online and its clock right? `sudo iotedge system status`, then "
     "`sudo iotedge check` and `sudo iotedge system logs`"
@@ -196,7 +198,8 @@ def _trusted_app(device: str, part: str, wanted: Any, reported: Any) -> State:
     if isinstance(reason, Mapping):
         goes_on = f"the former version {reported.get('version')} goes on; " if state == "running" else ""
         what = f"{goes_on}{reason.get('what')} [{reason.get('code')}]"
-        passing = state in ("starting", "backoff") or reason.get("code") == "package-unavailable"
+        fetched_again = state == "running" and _FETCH.fullmatch(str(reason.get("code")))
+        passing = state in ("starting", "backoff") or fetched_again
         level = Level.WAITING if passing else Level.FAILED
         return State(device, part, level, f"{state}: {what}", str(reason.get("advice") or ""))
     if state == "running" and running == digest:

@@ -199,6 +199,18 @@ REASON = {"code": "wrong-signer", "what": "the package is signed by another", "a
             "404 [package-unavailable]",
             id="package not there yet",
         ),
+        pytest.param(
+            {"state": "running", "digest": OTHER, "version": "0.9", "reason": {"code": "registry-busy", "what": "429"}},
+            WAITING,
+            "the former version 0.9 goes on; 429 [registry-busy]",
+            id="upgrade not fetched yet",
+        ),
+        pytest.param(
+            {"state": "failed", "reason": {"code": "registry-bad-answer", "what": "a web page"}},
+            FAILED,
+            "a web page",
+            id="no registry there",
+        ),
         pytest.param({"state": "running", "digest": DIGEST, "reason": REASON}, FAILED, "wrong", id="a setting refused"),
         pytest.param("running", WAITING, "not reported", id="not an object"),
     ],
