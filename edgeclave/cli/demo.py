@@ -56,9 +56,10 @@ def demo(
             where=str(path),
             advice=f"see the log files in {state}",
         )
+    anomalies = "anomaly" if summary.anomalies == 1 else "anomalies"
     console.print(
         f"[bold green]Done:[/] {summary.readings} readings, {summary.sealed} results sealed on the device, "
-        f"{summary.opened} verified and opened by the reader ({summary.anomalies} anomalies), "
+        f"{summary.opened} verified and opened by the reader ({summary.anomalies} {anomalies}), "
         f"{summary.refused} refused, evidence: {summary.evidence_type}.",
         soft_wrap=True,
     )

@@ -116,6 +116,10 @@ class Answers(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
     def log_message(self, *_: object) -> None:
         """Not here."""
 
@@ -156,6 +160,26 @@ def test_a_throttled_request_is_made_again_and_said_to_be(answering: Prepared) -
         "the hub is throttling",
         "the hub is unavailable for the moment",
     ]
+
+
+@pytest.mark.parametrize(
+    ("status", "answers"),
+    [
+        pytest.param(200, True, id="it answers"),
+        pytest.param(404, False, id="it is not connected"),
+        pytest.param(504, False, id="it is connected and does not answer"),
+    ],
+)
+def test_whether_a_device_answers(answering: Prepared, status: int, answers: bool) -> None:
+    hub, _ = answering((status, {}, {"status": 200, "payload": None}))
+    assert hub.answers("edge01") is answers
+
+
+def test_who_may_not_ask_a_device_is_told(answering: Prepared) -> None:
+    hub, _ = answering((403, {}, {"Message": "no right"}))
+    with pytest.raises(EdgeclaveError) as refused:
+        hub.answers("edge01")
+    assert (refused.value.code, refused.value.where) == ("hub-forbidden", "edge01/$edgeAgent")
 
 
 def test_throttling_without_end_is_an_error(answering: Prepared) -> None:
