@@ -28,6 +28,7 @@ from edgeclave.simulator.supervisor.containers.engine import Engine, EngineError
 from edgeclave.simulator.supervisor.containers.images import Images, Progress
 from edgeclave.simulator.supervisor.specification import ModuleSpecification
 from edgeclave.simulator.workload.sockets import runtime_folder, socket_path
+from edgeclave.uninterrupted import to_its_end
 
 SIMULATOR_LABEL = "edgeclave.simulator"
 STATE_LABEL = "edgeclave.state"
@@ -63,13 +64,13 @@ class ContainerHost:
         prefix, labels = _names(state)
         await _remove_containers(engine, prefix)
         await _remove_volumes_of_earlier_states(engine, prefix, labels[STATE_LABEL])
-        gateway = await _network(engine, prefix, labels)
+        gateway = await to_its_end(_network(engine, prefix, labels), undo=lambda _: _remove_network(engine, prefix))
         try:
             yield cls(engine, state, Images(engine, folders, progress), gateway)
         finally:
             try:
                 await _remove_containers(engine, prefix)
-                await engine.call(lambda client: client.remove_network(prefix), f"remove the network {prefix}")
+                await _remove_network(engine, prefix)
             except EngineError as error:  # the next start tries again
                 _log.error("not everything was removed from the engine", problem=str(error))
 
@@ -195,6 +196,10 @@ async def _network(engine: Engine, prefix: str, labels: Mapping[str, str]) -> st
         )
         network = dict(await engine.call(lambda client: client.inspect_network(prefix), f"look at network {prefix}"))
     return str(network["IPAM"]["Config"][0]["Gateway"])
+
+
+async def _remove_network(engine: Engine, name: str) -> None:
+    await engine.call(lambda client: client.remove_network(name), f"remove the network {name}")
 
 
 def _local_path(reference: str) -> str | None:
