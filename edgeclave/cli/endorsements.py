@@ -9,14 +9,13 @@ from typing import Annotated
 
 import typer
 
+from edgeclave.cli.verify_inputs import read_endorsement_file, read_endorsement_files
 from edgeclave.errors import ConfigurationError
 from edgeclave.evidence.endorsements import (
     FOLDER_VARIABLE,
-    MAX_ENDORSEMENT_BYTES,
     Endorsement,
     day,
     endorsement_folder,
-    read_any,
     store,
     stored,
 )
@@ -49,8 +48,7 @@ def import_(
 
     Example: edgeclave endorsements import collateral.json
     """
-    files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
-    found = [(path, read_file(path)) for path in files]
+    found = list(read_endorsement_files(source)) if source.is_dir() else [(source, read_endorsement_file(source))]
     imported = [endorsement for _, held in found for endorsement in held]
     if not imported:
         known = ", ".join(each.title for each in endorsement_types().values())
@@ -115,19 +113,6 @@ def show(folder: _Folder = None, as_json: _Json = False) -> None:
     Example: edgeclave endorsements show --json
     """
     _print(stored(folder or endorsement_folder(), endorsement_types().values()), as_json)
-
-
-def read_file(path: Path) -> list[Endorsement]:
-    """What a file holds; nothing if it is too large or holds none.
-
-    Raises:
-        ConfigurationError: `no-such-file`.
-    """
-    try:
-        with path.open("rb") as file:
-            return read_any(file.read(MAX_ENDORSEMENT_BYTES + 1), endorsement_types().values())
-    except OSError as error:
-        raise ConfigurationError("no-such-file", f"cannot read: {error}", where=str(path)) from error
 
 
 def _print(found: list[Endorsement], as_json: bool) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from edgeclave.cli.appraising import appraise, show
+from edgeclave.cli.unreadable import appraise_hcl_report, not_readable
 from edgeclave.cli.verify_inputs import read_endorsements, read_input, read_nonce, read_time
 from edgeclave.errors import ConfigurationError
 from edgeclave.evidence.anchors import PLATFORM_CLASSES
@@ -75,7 +76,9 @@ def policy() -> None:
 
 @app.command()
 def explain(
-    evidence: Annotated[Path, typer.Argument(help="An evidence collection, or a raw quote or report.")],
+    evidence: Annotated[
+        Path, typer.Argument(help="An evidence collection, or a raw quote or report; - for standard input.")
+    ],
     policy: Annotated[Path, typer.Option(help="The policy file.")],
     nonce: Annotated[str | None, typer.Option(help="The nonce it was asked for with, in hex.")] = None,
     at: Annotated[
@@ -94,15 +97,10 @@ def explain(
 
     Example: edgeclave policy explain evidence.cbor --policy policy.toml
     """
-    known = read_endorsements(endorsements)
-    outcome = appraise(read_input(evidence), load_policy(policy), read_nonce(nonce), read_time(at), known)
+    data, loaded, known, now = read_input(evidence), load_policy(policy), read_endorsements(endorsements), read_time(at)
+    outcome = appraise(data, loaded, read_nonce(nonce), now, known) or appraise_hcl_report(data, loaded, now, known)
     if outcome is None:
-        raise ConfigurationError(
-            "not-readable",
-            "neither evidence nor a quote or report of a platform this release knows",
-            where=str(evidence),
-            advice="it may be in hex, base64, PEM, JSON or behind Open Enclave's header",
-        )
+        raise not_readable(data, evidence)
     show(outcome, as_json)
     if not outcome.accepted:
         raise typer.Exit(1)

@@ -21,7 +21,7 @@ import msgspec
 
 from edgeclave import cose
 from edgeclave.cli.appraising import Outcome, Verdict, appraise, with_result
-from edgeclave.cli.verify_inputs import read_endorsements, read_input, read_time
+from edgeclave.cli.verify_inputs import STANDARD_INPUT, read_endorsements, read_limited, read_time
 from edgeclave.cloud.archive import FORMAT, Record
 from edgeclave.cloud.timestamps import Authorities, Timestamp, find_timestamp
 from edgeclave.errors import ConfigurationError, EvidenceError
@@ -66,8 +66,15 @@ def verify_archived(
     Raises:
         ConfigurationError: `not-readable`, `archive-damaged`, `no-such-file`, `bad-policy`.
     """
+    if file == STANDARD_INPUT:
+        raise ConfigurationError(
+            "not-readable",
+            "a result of an archive, whose evidence lies next to it there",
+            where="standard input",
+            advice="name its file in the archive: DIR/results/AA/DIGEST.json",
+        )
     record, result = _record(file, data)
-    archive = file.resolve().parents[2]
+    archive = file.resolve().parent.parent.parent
     evidence = _digested(archive / "evidence" / f"{record.evidence}.cbor", record.evidence)
     if policy is None:
         path = archive / "policies" / f"{record.policy}.toml"
@@ -179,7 +186,7 @@ def _attestation_result(path: Path, record: Record, pinned: PinnedIssuer | None)
     if pinned is None:
         return Verdict("attestation", "not judged", "no verifier is pinned; add --issuer and --jwks")
     try:
-        token = read_input(path).decode()
+        token = read_limited(path).decode()
         # The token says when it was made; it was valid then. That it is old is why it lies in an archive.
         claims = read_ear(token, pinned, now=_issued_at(token))
         if claims.get("edgeclave.evidence-digest") != record.evidence:
@@ -213,7 +220,7 @@ def _record(file: Path, data: bytes) -> tuple[Record, bytes]:
 
 
 def _digested(path: Path, digest: str) -> bytes:
-    data = read_input(path)
+    data = read_limited(path)
     if cose.sha256(data).hex() != digest:
         raise _damaged(path, "the file is not what its name says")
     return data

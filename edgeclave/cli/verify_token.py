@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeclave.cli.appraising import UNJUDGED, Outcome, Verdict
-from edgeclave.cli.verify_inputs import read_input
+from edgeclave.cli.verify_inputs import read_limited
 from edgeclave.errors import ConfigurationError
 from edgeclave.evidence.policy import Policy
 from edgeclave.evidence.token_appraisal import appraise_token
@@ -19,16 +19,16 @@ def read_issuer(issuer: str | None, jwks: Path | None) -> PinnedIssuer | None:
         return None
     if issuer is None or jwks is None:
         raise _needs_issuer()
-    return PinnedIssuer.from_jwks(issuer, read_input(jwks))
+    return PinnedIssuer.from_jwks(issuer, read_limited(jwks))
 
 
 def verify_token(
-    data: bytes, pinned: PinnedIssuer | None, policy: Policy | None, nonce: bytes | None, now: int
+    token: bytes, pinned: PinnedIssuer | None, policy: Policy | None, nonce: bytes | None, now: int
 ) -> Outcome:
     """Raises ConfigurationError `needs-issuer`."""
     if pinned is None:
         raise _needs_issuer()
-    checks = tuple(appraise_token(data.decode("ascii").strip(), pinned, policy, nonce, now))
+    checks = tuple(appraise_token(token.decode("ascii"), pinned, policy, nonce, now))
     verdicts = [Verdict(each.point, "failed" if each.error else "passed", each.found, each.error) for each in checks]
     if policy is None:
         verdicts += [Verdict(point, "not judged", UNJUDGED[point]) for point in ("class", "runtime")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from uuid import UUID
 
@@ -20,7 +20,8 @@ from edgeclave.errors import EvidenceError
 from edgeclave.evidence import amd_extensions
 from edgeclave.evidence.endorsements import MAX_ENDORSEMENT_BYTES, Endorsement, EndorsementType
 from edgeclave.evidence.sev_snp_report import PRODUCTS, Report
-from edgeclave.evidence.x509_errors import UNREADABLE, der_in_one_form
+from edgeclave.evidence.x509_errors import UNREADABLE, Signed, der_in_one_form
+from edgeclave.evidence.x509_files import read_signed
 
 # AMD gives every VCEK and VLEK the serial number 0, about which cryptography warns at each one.
 warnings.filterwarnings(
@@ -128,25 +129,11 @@ REVOCATION_LIST = EndorsementType("amd-revocation-list", "AMD revocation list", 
 TYPES = (ENDORSEMENT_KEY, SIGNING_KEY, ROOT, REVOCATION_LIST)
 
 
-def _in_file(data: bytes) -> Iterator[x509.Certificate | x509.CertificateRevocationList]:
+def _in_file(data: bytes) -> Iterator[Signed]:
     if len(data) > MAX_ENDORSEMENT_BYTES:
         return
     for part in _table(data) or (data,):
-        yield from _in_part(part)
-
-
-def _in_part(data: bytes) -> Iterator[x509.Certificate | x509.CertificateRevocationList]:
-    loaders: Sequence[Callable[[bytes], Sequence[x509.Certificate | x509.CertificateRevocationList]]] = (
-        (x509.load_pem_x509_certificates, lambda pem: [x509.load_pem_x509_crl(pem)])
-        if b"-----BEGIN" in data
-        else (lambda der: [x509.load_der_x509_certificate(der)], lambda der: [x509.load_der_x509_crl(der)])
-    )
-    for load in loaders:
-        try:
-            found = load(data)
-        except UNREADABLE:
-            continue
-        yield from found
+        yield from read_signed(part)
 
 
 def _table(data: bytes) -> list[bytes]:

@@ -17,9 +17,11 @@ hold the JSON of the attestation agents of Confidential Containers (`azure_cvm_f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric import rsa
 from msgspec import Meta
 
 from edgeclave import cose
@@ -66,14 +68,17 @@ def decode_quote(data: bytes) -> Quote:
         raise malformed(str(error)) from error
 
 
-def _verify(data: bytes, endorsements: Endorsements, anchors: Sequence[Anchor], now: int) -> PlatformEvidence:
-    if data[:MAX_LEADING_SPACES].lstrip()[:1] == b"{":
-        hcl_report, tpm_quote, certificate = read_json(data)
-        endorsements = endorsements.also(read_any(certificate, TYPES))
-    else:
-        decoded = decode_quote(data)
-        hcl_report, tpm_quote = decoded.hcl_report, decoded.quote
-    hcl = parse_hcl_report(hcl_report)
+def verify_hcl_report(
+    data: bytes, endorsements: Endorsements, anchors: Sequence[Anchor], now: int
+) -> tuple[PlatformEvidence, rsa.RSAPublicKey]:
+    """Rules 1 and 2: what the paravisor says of the machine, and the attestation key of its vTPM.
+
+    Nothing in it is about what runs in the guest or about anyone's question, so alone it is never enough.
+
+    Raises:
+        EvidenceError: those of `sev_snp.verify_report`, `wrong-runtime-data`.
+    """
+    hcl = parse_hcl_report(data)
     verified = sev_snp.verify_report(hcl.report, endorsements, anchors, now)
     report = verified.report
     if report.report_data != hcl.runtime_data_digest.ljust(len(report.report_data), b"\0"):
@@ -85,15 +90,32 @@ def _verify(data: bytes, endorsements: Endorsements, anchors: Sequence[Anchor], 
     if report.vmpl != _PARAVISOR_VMPL:
         raise malformed(f"the report was made at VMPL {report.vmpl}, where it is not the paravisor's")
     key = attestation_key(hcl.runtime_data)
-    quoted = tpm.verify_quote(tpm_quote, key)
-    return PlatformEvidence(
+    platform = PlatformEvidence(
         anchor=verified.endorsed_by.anchor,
         platform_instance=key_fingerprint(key),
-        runtime={**verified.runtime, **quoted.runtime},
-        report_data=quoted.report_data,
+        runtime=verified.runtime,
+        report_data=report.report_data,
         debug=report.policy.debug_allowed,
         revocation_checked=verified.endorsed_by.revocation_checked,
-        details={**verified.details, **quoted.details},
+        details=verified.details,
+    )
+    return platform, key
+
+
+def _verify(data: bytes, endorsements: Endorsements, anchors: Sequence[Anchor], now: int) -> PlatformEvidence:
+    if data[:MAX_LEADING_SPACES].lstrip()[:1] == b"{":
+        hcl_report, tpm_quote, certificate = read_json(data)
+        endorsements = endorsements.also(read_any(certificate, TYPES))
+    else:
+        decoded = decode_quote(data)
+        hcl_report, tpm_quote = decoded.hcl_report, decoded.quote
+    platform, key = verify_hcl_report(hcl_report, endorsements, anchors, now)
+    quoted = tpm.verify_quote(tpm_quote, key)
+    return replace(
+        platform,
+        runtime={**platform.runtime, **quoted.runtime},
+        report_data=quoted.report_data,
+        details={**platform.details, **quoted.details},
     )
 
 

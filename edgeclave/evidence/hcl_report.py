@@ -42,6 +42,11 @@ class HclReport:
         return cose.sha256(self.runtime_data)
 
 
+def is_hcl_report(data: bytes) -> bool:
+    """Whether these bytes are meant as an HCL report."""
+    return data.startswith(_SIGNATURE) and len(data) > _HEADER.size
+
+
 def parse_hcl_report(data: bytes) -> HclReport:
     """Raises EvidenceError `malformed-quote`."""
     begin = _HEADER.size + REPORT_BYTES + _REQUEST.size

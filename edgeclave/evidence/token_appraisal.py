@@ -21,18 +21,12 @@ from edgeclave.evidence import ear, maa
 from edgeclave.evidence.anchors import Measurement
 from edgeclave.evidence.appraisal import Check
 from edgeclave.evidence.policy import Policy
-from edgeclave.evidence.tokens import MAX_TOKEN_BYTES, PinnedIssuer
+from edgeclave.evidence.tokens import PinnedIssuer
 from edgeclave.ta.identity import Identity
 
 POINTS = ("token", "class", "debug", "runtime", "trusted-app", "freshness")
 _MAA_CLASSES = {maa.SGX: ("sgx", "sgx"), maa.SEV_SNP: ("sev-snp", "shared-guest")}
 """Attestation type to the kind of its registers, and class."""
-
-
-def looks_like_token(data: bytes) -> bool:
-    """Whether a file holds a JWT, as far as a glance can tell."""
-    text = data.strip()
-    return len(text) <= MAX_TOKEN_BYTES and text.startswith(b"eyJ") and text.count(b".") == 2 and text.isascii()
 
 
 def appraise_token(

@@ -17,6 +17,7 @@ from edgeclave.errors import EvidenceError
 from edgeclave.evidence.anchors import Anchor, PublicKey, key_fingerprint
 from edgeclave.evidence.endorsements import MAX_ENDORSEMENT_BYTES, Endorsement, Endorsements, EndorsementType
 from edgeclave.evidence.x509_errors import UNREADABLE, der_in_one_form
+from edgeclave.evidence.x509_files import read_signed
 
 ATTESTATION_KEY_CERTIFICATE = x509.ObjectIdentifier("2.23.133.8.3")
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
@@ -62,13 +63,14 @@ def _is_signed(certificate: x509.Certificate, key: PublicKey) -> bool:
 def _read(data: bytes) -> list[Endorsement]:
     if len(data) > MAX_ENDORSEMENT_BYTES:
         return []
-    try:
-        certificates = (
-            x509.load_pem_x509_certificates(data) if b"-----BEGIN" in data else [x509.load_der_x509_certificate(data)]
-        )
-        return [_endorsement(one) for one in certificates if _is_for_attestation(one)]
-    except UNREADABLE:
-        return []
+    found = []
+    for one in read_signed(data):
+        try:
+            if isinstance(one, x509.Certificate) and _is_for_attestation(one):
+                found.append(_endorsement(one))
+        except UNREADABLE:
+            continue
+    return found
 
 
 def _is_for_attestation(certificate: x509.Certificate) -> bool:

@@ -1,7 +1,8 @@
-"""Quotes as other tools write them to files: in hex, base64 or PEM, in JSON, behind Open Enclave's header.
+"""Quotes, endorsements and tokens as other tools write them to files: in hex, base64, PEM, JSON or UTF-16, behind Open
+Enclave's header.
 
-Taken apart layer by layer, and trusted in nothing: the quote inside is verified like any other, and what stands around
-it is not looked at again. Evidence inside messages of ours is never wrapped.
+Taken apart layer by layer, and trusted in nothing: what is inside is verified like any other, and what stands around it
+is not looked at again. Evidence inside messages of ours is never wrapped.
 
 >>> [content.how for content in contents(b'{"quote": "AQAAAAIAAAAFAAAAAAAAACojKiMq"}')]
 ['', 'JSON', 'JSON, Open Enclave report']
@@ -15,19 +16,25 @@ import codecs
 import json
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 from edgeclave.errors import EvidenceError
+from edgeclave.evidence.endorsements import Endorsement, EndorsementType, read_any
 
 MAX_LAYERS = 4  # JSON, base64, Open Enclave's header: nobody makes more
 MAX_WRAPPED_BYTES = 256 << 10  # the largest quote has 5 KiB, a JSON around it some certificates
-JSON_NAMES = ("quote", "report", "evidence", "Quote", "Report", "SnpReport")
-"""Requests to Microsoft Azure Attestation and answers of quoting services: where the quote is, base64url or hex."""
+JSON_NAMES = ("quote", "report", "evidence", "Quote", "Report", "SnpReport", "hcl_report")
+"""Requests to Microsoft Azure Attestation, answers of quoting services, attestation agents: where the quote is, in
+base64 or hex."""
+MAX_VALUES = 64  # of a JSON that may be endorsements; AMD's chain with its list has five
 _OPEN_ENCLAVE = struct.Struct("<IIQ")  # oe_report_header_t: version, type, size of what follows
 _VERSION, _LOCAL, _REMOTE = 1, 1, 2
 _HEX = re.compile(rb"(?:[0-9A-Fa-f]\s*[0-9A-Fa-f]\s*)+")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_\-\s]+={0,2}\s*")
+_BEARER = re.compile(rb"(?:authorization:\s*)?bearer\s+", re.IGNORECASE)
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----\s(.*?)-----END \1-----\s*", re.DOTALL)
 
 
@@ -55,8 +62,49 @@ def contents(data: bytes) -> Iterator[Content]:
         content = Content(data, ", ".join(filter(None, (content.how, layer))))
 
 
+def endorsements_in(data: bytes, types: Iterable[EndorsementType]) -> list[Endorsement]:
+    """All endorsements of these types that a file holds, in any layer.
+
+    Layers: the file; what its hex or base64 stands for; the values of a JSON object, like that of Azure's service for
+    certificates of AMD. PEM is read by the types themselves.
+    """
+    known, layer, found = tuple(types), [data], dict[Endorsement, None]()
+    for _ in range(MAX_LAYERS + 1):
+        found |= {endorsement: None for each in layer for endorsement in read_any(each, known)}
+        layer = [inner for each in layer if len(each) <= MAX_WRAPPED_BYTES for inner in _inside(each)]
+    return list(found)
+
+
+def token_in(data: bytes) -> bytes | None:
+    """The JWT that a file holds, as far as a glance can tell: alone, as JSON or `token` of JSON, or behind `Bearer`."""
+    if len(data) > MAX_WRAPPED_BYTES:
+        return None
+    text = _text(data)
+    if text[:1] in (b"{", b'"'):
+        value = _json(text)
+        value = value.get("token") if isinstance(value, dict) else value
+        text = value.encode("utf-8", "replace").strip() if isinstance(value, str) else b""
+    bearer = _BEARER.match(text)
+    text = text[bearer.end() :] if bearer else text
+    return text if text.startswith(b"eyJ") and text.count(b".") == 2 and text.isascii() else None
+
+
+def _text(data: bytes) -> bytes:
+    """Without what editors and shells of Windows put before it, and white space around it."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        data = data.decode("utf-16", "replace").encode("utf-8", "replace")
+    return data.removeprefix(codecs.BOM_UTF8).strip()
+
+
+def _json(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 def _inner(data: bytes) -> tuple[str, bytes] | None:
-    text = data.removeprefix(codecs.BOM_UTF8).strip()
+    text = _text(data)
     if text.startswith(b"{"):
         return _in_json(text)
     if pem := _PEM.fullmatch(text):
@@ -68,15 +116,40 @@ def _inner(data: bytes) -> tuple[str, bytes] | None:
 
 
 def _in_json(text: bytes) -> tuple[str, bytes] | None:
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    for name in JSON_NAMES:
+    values = _json(text)
+    for name in JSON_NAMES if isinstance(values, dict) else ():
         value = values.get(name)
         if isinstance(value, str) and (found := _decoded(value.encode("utf-8", "replace"))) is not None:
             return "JSON", found
     return None
+
+
+def _inside(data: bytes) -> list[bytes]:
+    text = _text(data)
+    if text != data.strip():
+        return [text]
+    if not text.startswith(b"{"):
+        found = _decoded(text)
+        return [] if found is None else [found]
+    values = _json(text)
+    try:
+        return list(islice(_values(values.values()), MAX_VALUES)) if isinstance(values, dict) else []
+    except RecursionError:
+        return []
+
+
+def _values(values: Iterable[Any]) -> Iterator[bytes]:
+    """Texts, bytes as lists of numbers, and objects as JSON again; of lists, what is in them."""
+    for value in values:
+        if isinstance(value, str):
+            yield value.encode("utf-8", "replace")
+        elif isinstance(value, dict):
+            yield json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+        elif isinstance(value, list):
+            try:
+                yield bytes(value)
+            except (TypeError, ValueError):
+                yield from _values(value)
 
 
 def _decoded(text: bytes) -> bytes | None:

@@ -131,7 +131,7 @@ class TestProvable:
     def test_a_proof_that_cannot_be_there_is_not_left_out(self, folder, authority, capsys):
         evidence = next((folder / "archive/evidence").glob("*.cbor"))
         assert run(["verify", str(evidence), "--timestamp-ca", str(authority.root)]) == 2
-        assert "[no-timestamp]" in capsys.readouterr().err
+        assert "[does-not-apply]" in capsys.readouterr().err
 
     def test_anybody_can_check_it_without_us(self, folder, authority):
         answer = stamped(folder, authority)
