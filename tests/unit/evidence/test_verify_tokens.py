@@ -237,6 +237,43 @@ class TestEar:
         assert verify(signers[0].sign(said, typ="eat+jwt"))[1]["token"] == "malformed-token"
 
 
+AROUND = {
+    "an answer of MAA": lambda token: json.dumps({"token": token}),
+    "JSON of a text": json.dumps,
+    "a header": lambda token: f"Authorization: Bearer {token}",
+    "a header's value in JSON": lambda token: json.dumps({"token": f"bearer {token}"}),
+    "white space": lambda token: f"\r\n {token}\r\n\r\n",
+    "a byte order mark": lambda token: "\N{BYTE ORDER MARK}" + token,
+}
+
+
+@pytest.mark.parametrize("wrap", AROUND.values(), ids=AROUND)
+class TestWhatStandsAroundIt:
+    def test_accepted(self, verify, signers, wrap):
+        assert verify(wrap(maa_token(signers[0])), "--nonce", NONCE.hex())[0] == 0
+
+    def test_a_forged_one_is_refused(self, verify, signers, wrap):
+        code, checks = verify(wrap(with_header(maa_token(signers[0]), alg="none") + "."))
+        assert (code, checks["token"]) == (1, "wrong-token-algorithm")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param('{"token": 1}', id="a number"),
+        pytest.param('{"token": "eyJ.x"}', id="two parts"),
+        pytest.param('{"other": "eyJ.x.y"}', id="by another name"),
+        pytest.param('{"token": {"token": "eyJ.x.y"}}', id="deeper"),
+        pytest.param('"eyJ.x.y', id="half a JSON"),
+        pytest.param("Bearer", id="nothing behind Bearer"),
+    ],
+)
+def test_what_is_no_token(verify, text):
+    code, error = verify(text)
+    assert code == 2
+    assert "[not-readable]" in error
+
+
 @pytest.mark.parametrize("options", [[], ["--issuer", ISSUER]])
 def test_nothing_is_pinned(verify, signers, options):
     code, error = verify(maa_token(signers[0]), *options, issuer=None)
