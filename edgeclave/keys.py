@@ -143,7 +143,12 @@ def set_env_variable(path: Path, name: str, value: str) -> None:
         ConfigurationError: `bad-variable`, `cannot-write`.
     """
     if not _VARIABLE.match(name) or any(character in value for character in "\r\n\0\"'"):
-        raise ConfigurationError("bad-variable", f"cannot stand in a .env file: {name}", where=str(path))
+        raise ConfigurationError(
+            "bad-variable",
+            f"cannot stand in a .env file: {name}",
+            where=str(path),
+            advice="choose a name of letters, digits and _, and a value without quotes and ends of lines",
+        )
     written = f'{name}="{value}"' if re.search(r"[\s#$\\]", value) else f"{name}={value}"
     temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
@@ -197,4 +202,9 @@ def _bad_key(path: Path, what: str) -> ConfigurationError:
 
 
 def _cannot_write(path: Path, error: Exception) -> ConfigurationError:
-    return ConfigurationError("cannot-write", f"cannot write: {error}", where=str(path))
+    return ConfigurationError(
+        "cannot-write",
+        f"cannot write: {error}",
+        where=str(path),
+        advice="make room, or name a place that you may write",
+    )

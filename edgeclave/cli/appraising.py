@@ -160,6 +160,8 @@ def show(outcome: Outcome, json_wanted: bool) -> None:
         found = each.found if each.error is None else each.error.what
         console.print(f"{each.point:<17}{found}", markup=False)
         if each.error is not None:
+            if each.error.where:
+                console.print(f"{'':<24}where: {each.error.where}", markup=False)
             console.print(f"{'':<24}[{each.error.code}] do: {each.error.advice}", markup=False)
     platform = outcome.explanation.platform
     if platform is not None:
@@ -246,7 +248,8 @@ def _nonce_check(explanation: Explanation, nonce: bytes | None) -> list[Check]:
 def _check_json(verdict: Verdict) -> dict[str, Any]:
     report: dict[str, Any] = {"point": verdict.point, "verdict": verdict.verdict, "found": verdict.found}
     if verdict.error is not None:
-        report |= {"code": verdict.error.code, "what": verdict.error.what, "advice": verdict.error.advice}
+        error = verdict.error
+        report |= {"code": error.code, "what": error.what, "where": error.where or None, "advice": error.advice}
     return report
 
 

@@ -50,10 +50,18 @@ def timestamp(
         raise ConfigurationError(
             "not-an-archive", "there are no results in it", where=str(folder), advice="name what `--archive` wrote"
         )
-    paths = unlisted(folder)
     console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
-    with console.status(f"Having {len(paths)} files timestamped ..."):
-        stored = asyncio.run(_timestamp(folder, paths, authority, authorities, ca))
+    try:
+        paths = unlisted(folder)
+        with console.status(f"Having {len(paths)} files timestamped ..."):
+            stored = asyncio.run(_timestamp(folder, paths, authority, authorities, ca))
+    except OSError as error:
+        raise ConfigurationError(
+            "archive-unreadable",
+            f"cannot read: {error.strerror}",
+            where=str(error.filename or folder),
+            advice="make it readable, or restore it from a copy",
+        ) from error
     if as_json:
         typer.echo(json.dumps({"files": len(paths), "timestamps": [str(path) for path in stored]}))
         return

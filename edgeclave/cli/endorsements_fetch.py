@@ -12,7 +12,7 @@ from edgeclave.cli.appraising import vendor_anchors
 from edgeclave.cli.verify_inputs import read_input
 from edgeclave.cloud.vendor_services import intel
 from edgeclave.cloud.vendor_services.wanted import Authority, Wanted, fetch, wanted_by
-from edgeclave.errors import ConfigurationError
+from edgeclave.errors import ConfigurationError, EvidenceError
 from edgeclave.evidence.anchors import Anchor
 from edgeclave.evidence.endorsements import Endorsement
 from edgeclave.evidence.kinds import KINDS
@@ -38,7 +38,7 @@ def fetch_endorsements(
         ConfigurationError: `nothing-wanted`, `bad-fmspc`, `unknown-product`, `bad-url`, `no-such-file`.
         EdgeclaveError: of the service and of what it sent.
     """
-    wanted: list[Wanted] = [wanted_by(read_input(file)) for file in files]
+    wanted: list[Wanted] = [_wanted_by(file) for file in files]
     wanted += [intel.Platform("sgx", fmspc, ca) for fmspc in sgx_fmspc for ca in intel.CAS]
     wanted += [intel.Platform("tdx", fmspc, ca) for fmspc in tdx_fmspc for ca in intel.CAS]
     for name in amd_products:
@@ -52,12 +52,21 @@ def fetch_endorsements(
         raise ConfigurationError(
             "nothing-wanted",
             "nothing says whose endorsements to fetch",
+            where="edgeclave endorsements fetch",
             advice="name files of evidence, or --sgx-fmspc, --tdx-fmspc, --amd-product",
         )
     console = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
     anchors = {vendor: _anchors(kinds, policy) for vendor, kinds in VENDORS.items()}
     with console.status("") as status:
         return asyncio.run(fetch(wanted, anchors, int(time.time()), status.update, url=url, ca=ca))
+
+
+def _wanted_by(file: Path) -> Wanted:
+    data = read_input(file)
+    try:
+        return wanted_by(data)
+    except EvidenceError as error:
+        raise EvidenceError(error.code, error.what, where=str(file), advice=error.advice) from error
 
 
 def _anchors(kinds: tuple[str, ...], policy: Policy | None) -> list[Anchor]:

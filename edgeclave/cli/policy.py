@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from edgeclave.cli.appraising import appraise, show
 from edgeclave.cli.unreadable import appraise_hcl_report, not_readable
@@ -16,9 +17,8 @@ from edgeclave.cli.verify_inputs import read_endorsements, read_input, read_nonc
 from edgeclave.errors import ConfigurationError
 from edgeclave.evidence.anchors import PLATFORM_CLASSES
 from edgeclave.evidence.kinds import KINDS
-from edgeclave.evidence.policy_file import load_policy
+from edgeclave.evidence.policy_file import load_policy, read_public_key
 from edgeclave.evidence.tee import Kind
-from edgeclave.keys import load_public_key, public_pem
 
 _VERIFIED = [name for name in PLATFORM_CLASSES if any(name in kind.classes for kind in KINDS.values())]
 app = typer.Typer(help="What a relying party accepts.")
@@ -134,9 +134,19 @@ def init(
     """
     known = _kind(kind, platform_class)
     if not re.fullmatch(r"[0-9a-f]{64}", signer):
-        raise ConfigurationError("bad-signer", "--signer must be 64 hex digits", advice="see `edgeclave ta inspect`")
+        raise ConfigurationError(
+            "bad-signer",
+            "it must be 64 hex digits",
+            where=f"--signer {signer[:80]}",
+            advice="see `edgeclave ta inspect`",
+        )
     if freshness not in ("nonce", "beacon", "unknown"):
-        raise ConfigurationError("bad-freshness", f"--freshness cannot be {freshness}", advice="see --help")
+        raise ConfigurationError(
+            "bad-freshness",
+            f"it cannot be {freshness[:80]!r}",
+            where="--freshness",
+            advice="use nonce, beacon or unknown",
+        )
     text = _TEMPLATE.format(
         platform_class=json.dumps(platform_class),
         anchor=_anchor_text(known, platform_class, anchor, device),
@@ -150,9 +160,10 @@ def init(
     _write_new(out, text)
     try:
         load_policy(out)
-    except ConfigurationError:
+    except ConfigurationError as error:
         out.unlink()
-        raise
+        where = error.where.removeprefix(f"{out}: ")
+        raise ConfigurationError(error.code, error.what, where=where, advice=error.advice) from error
     typer.echo(str(out))
 
 
@@ -163,6 +174,7 @@ def _kind(name: str | None, platform_class: str) -> Kind:
         raise ConfigurationError(
             "unknown-class",
             f"this release verifies no evidence of class {platform_class}{f' and kind {name}' if name else ''}",
+            where=f"--class {platform_class}" + (f" --kind {name}" if name else ""),
             advice="use one of "
             + ", ".join(f"{kind.name} ({', '.join(sorted(kind.classes))})" for kind in KINDS.values()),
         )
@@ -181,11 +193,12 @@ def _anchor_text(kind: Kind, platform_class: str, anchor: str | None, device: st
         lines.append(f'[devices]\n# {json.dumps(device or "edge01")} = ["HEX"]')
     elif anchor is None:
         raise ConfigurationError(
-            "no-anchor", "name the platform's attestation key", where="--anchor", advice="see --help"
+            "no-anchor", "the platform's attestation key is missing", where="--anchor", advice="name it, a PEM file"
         )
     else:
-        key = public_pem(load_public_key(Path(anchor))).decode()
-        lines.append(f"public_key = '''\n{key}'''")
+        key = read_public_key(f"--anchor {anchor}", anchor, Path())
+        pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+        lines.append(f"public_key = '''\n{pem}'''")
         if device is not None:
             lines.append("# Messages from another IoT Hub device are refused.")
             lines.append(f"device = {json.dumps(device)}")
@@ -198,11 +211,21 @@ def _runtime_text(kind: Kind, values: list[str]) -> str:
             '# "this-release": what the installed release of edgeclave measures. Otherwise SHA-256 digests in hex.'
         )
         return f'{comment}\n[runtime]\n{kind.name} = ["this-release"]\n'
+    if not values:
+        raise ConfigurationError(
+            "no-runtime",
+            f"what the runtime of {kind.title} measures is missing; there is no default",
+            where="--runtime",
+            advice="name "
+            + ", or ".join(" ".join(f"--runtime {name}=VALUE" for name in sorted(names)) for names in kind.identifying),
+        )
     lines = [f"[[runtime.{kind.name}]]"]
     for value in values:
         name, equals, text = value.partition("=")
         if not equals or not re.fullmatch(r"[a-z0-9_]+", name):
-            raise ConfigurationError("bad-runtime", "use NAME=VALUE", where="--runtime", advice="see --help")
+            raise ConfigurationError(
+                "bad-runtime", "not NAME=VALUE", where=f"--runtime {value[:80]}", advice="for example mrenclave=HEX"
+            )
         lines.append(f"{name} = {text if text.isdigit() and len(text) < 16 else json.dumps(text)}")
     return "\n".join(lines) + "\n"
 
@@ -216,4 +239,9 @@ def _write_new(path: Path, text: str) -> None:
             "file-exists", "there is already a policy", where=str(path), advice="choose another --out, or remove it"
         ) from error
     except OSError as error:
-        raise ConfigurationError("cannot-write", f"cannot write: {error}", where=str(path)) from error
+        raise ConfigurationError(
+            "cannot-write",
+            f"cannot write: {error.strerror}",
+            where=str(path),
+            advice="name a place that you may write with --out",
+        ) from error

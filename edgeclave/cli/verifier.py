@@ -166,7 +166,10 @@ def _bound(host: str, port: int) -> socket.socket:
 def _issued_by(keyring: Keyring, issuer: str) -> Keyring:
     if not issuer.startswith(("https://", "http://")) or issuer.endswith("/"):
         raise ConfigurationError(
-            "bad-issuer", "an issuer is a URL without a slash at its end", where=f"--issuer {issuer}"
+            "bad-issuer",
+            "an issuer is a URL without a slash at its end",
+            where=f"--issuer {issuer}",
+            advice="correct it",
         )
     return replace(keyring, signers=[replace(each, issuer=issuer) for each in keyring.signers])
 
@@ -175,13 +178,21 @@ def _context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | Non
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
-        raise ConfigurationError("bad-tls", "TLS needs both --tls-certificate and --tls-key")
+        raise ConfigurationError(
+            "bad-tls",
+            "TLS needs certificate and key",
+            where="--tls-certificate, --tls-key",
+            advice="add the one that is missing",
+        )
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(certificate, key, password=lambda: "")
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(
-            "bad-tls", f"cannot use certificate and key: {error}", where=str(certificate)
+            "bad-tls",
+            f"cannot use certificate and key: {error}",
+            where=f"{certificate}, {key}",
+            advice="give a PEM chain, the service's own certificate first, and its unencrypted PEM key",
         ) from error
     return context
 

@@ -118,6 +118,7 @@ def _verify_result(
     if evidence is None or policy is None:
         raise ConfigurationError(
             "needs-evidence", "a sealed result proves something only with its evidence and a policy",
+            where="--evidence, --policy",
             advice="add --evidence FILE and --policy FILE",
         )  # fmt: skip
     known, evidence_data = read_endorsements(endorsements), read_limited(evidence)

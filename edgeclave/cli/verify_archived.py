@@ -35,6 +35,7 @@ from edgeclave.evidence.revocation import RevokedError
 from edgeclave.evidence.tokens import PinnedIssuer
 
 _SUPERSEDED = "superseded"
+_RESTORE = "restore the archive from a copy; someone or something altered it"
 _UNPROVABLE = EvidenceError(
     "not-provable-at",
     "not provable at T: nobody else says that it existed then, only this archive does",
@@ -192,7 +193,11 @@ def _attestation_result(path: Path, record: Record, pinned: PinnedIssuer | None)
         if claims.get("edgeclave.evidence-digest") != record.evidence:
             raise EvidenceError("wrong-evidence", "it is about other evidence", advice="the archive was altered")  # noqa: TRY301
     except (EvidenceError, ValueError, IndexError) as error:
-        refusal = error if isinstance(error, EvidenceError) else EvidenceError("malformed-token", "not a token")
+        refusal = (
+            error
+            if isinstance(error, EvidenceError)
+            else EvidenceError("malformed-token", "not a token", advice=_RESTORE)
+        )
         return Verdict("attestation", "failed", "no attestation result of the pinned verifier", refusal)
     return Verdict("attestation", "passed", f"{pinned.issuer} accepted the evidence: {claims['ear.status']}")
 
@@ -211,9 +216,13 @@ def _record(file: Path, data: bytes) -> tuple[Record, bytes]:
         result = base64.b64decode(record.result, validate=True)
         digests = [bytes.fromhex(each) for each in (record.evidence, record.policy)]
     except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error, ValueError) as error:
-        raise ConfigurationError("not-readable", f"not a record of an archive: {error}", where=str(file)) from error
+        raise ConfigurationError(
+            "not-readable", f"not a record of an archive: {error}", where=str(file), advice=_RESTORE
+        ) from error
     if record.format != FORMAT or any(len(each) != 32 for each in digests):
-        raise ConfigurationError("not-readable", "not a record that this release knows", where=str(file))
+        raise ConfigurationError(
+            "not-readable", "not a record that this release knows", where=str(file), advice=_RESTORE
+        )
     if cose.sha256(result).hex() != file.stem:
         raise _damaged(file, "it holds another result than its name says")
     return record, result
@@ -231,5 +240,5 @@ def _damaged(where: Path, what: str) -> ConfigurationError:
         "archive-damaged",
         what,
         where=str(where),
-        advice="restore the archive from a copy; someone or something altered it",
+        advice=_RESTORE,
     )

@@ -19,7 +19,11 @@ def read_issuer(issuer: str | None, jwks: Path | None) -> PinnedIssuer | None:
         return None
     if issuer is None or jwks is None:
         raise _needs_issuer()
-    return PinnedIssuer.from_jwks(issuer, read_limited(jwks))
+    try:
+        return PinnedIssuer.from_jwks(issuer, read_limited(jwks))
+    except ConfigurationError as error:
+        where = error.where or f"--jwks {jwks}"
+        raise ConfigurationError(error.code, error.what, where=where, advice=error.advice) from error
 
 
 def verify_token(
@@ -41,5 +45,6 @@ def _needs_issuer() -> ConfigurationError:
     return ConfigurationError(
         "needs-issuer",
         "a token proves something only if its issuer and its keys are pinned",
+        where="--issuer, --jwks",
         advice="add --issuer URL and --jwks FILE, fetched before from URL/certs",
     )

@@ -32,6 +32,7 @@ from edgeclave.evidence.x509_errors import UNREADABLE
 FOLDER = "timestamps"
 MAX_LISTED = 10_000  # files on one list, 1.5 MB
 MAX_LIST_BYTES = 4 << 20
+MAX_ROOTS_BYTES = 1 << 20  # of the authorities that are believed; all of the public ones would fit
 MAX_TOKEN_BYTES = 64 << 10  # with the certificates of the authority 5 KiB
 _RESOLUTION_SECONDS = 1  # of genTime, where the authority does not say how accurate it is
 
@@ -55,14 +56,19 @@ class Authorities:
     def from_pem(cls, path: Path) -> Authorities:
         """Raises ConfigurationError `no-such-file`."""
         try:
-            found = x509.load_pem_x509_certificates(path.read_bytes())
+            with path.open("rb") as file:
+                found = x509.load_pem_x509_certificates(file.read(MAX_ROOTS_BYTES))
             roots = tuple(each for each in found if each.subject == each.issuer)
             if not roots:
                 raise ValueError("no certificate in it is a root")
             return cls(roots, tuple(each for each in found if each not in roots))
         except (OSError, *UNREADABLE) as error:
+            what = error.strerror if isinstance(error, OSError) else "it holds no self-signed certificate in PEM"
             raise ConfigurationError(
-                "no-such-file", f"cannot read the authority's root: {error}", where=str(path), advice="give it as PEM"
+                "no-such-file",
+                f"cannot read the authority's root: {what}",
+                where=f"--timestamp-ca {path}",
+                advice="name the file that holds its root certificate, as PEM",
             ) from error
 
     def verify(self, answer: bytes, data: bytes, nonce: int | None = None) -> Timestamp:
@@ -129,7 +135,12 @@ def store_timestamp(archive: Path, listed: bytes, answer: bytes) -> Path:
         for suffix, data in ((".sha256", listed), (".tsr", answer)):
             write_durably(place.with_suffix(suffix), data)
     except OSError as error:
-        raise ConfigurationError("cannot-write", f"cannot write: {error}", where=str(place.parent)) from error
+        raise ConfigurationError(
+            "cannot-write",
+            f"cannot write: {error}",
+            where=str(place.parent),
+            advice="make room, or make the archive writable",
+        ) from error
     return place.with_suffix(".tsr")
 
 
@@ -160,8 +171,11 @@ def find_timestamp(archive: Path, path: str, data: bytes, authorities: Authoriti
 def _lists(archive: Path) -> Iterator[tuple[bytes, dict[str, str]]]:
     """Each list that is what its name says and was answered: its bytes, and path to digest."""
     for path in sorted((archive / FOLDER).glob("*.sha256")):
-        with path.open("rb") as file:
-            listed = file.read(MAX_LIST_BYTES + 1)
+        try:
+            with path.open("rb") as file:
+                listed = file.read(MAX_LIST_BYTES + 1)
+        except OSError:
+            continue
         if len(listed) > MAX_LIST_BYTES or hashlib.sha256(listed).hexdigest() != path.stem:
             continue
         if path.with_suffix(".tsr").exists():

@@ -104,7 +104,11 @@ class Appraisal:
         if item is None:
             return self._endorsements
         if not KINDS[kind].endorsement_types:
-            raise EvidenceError("malformed-evidence", f"the {KINDS[kind].title} has no endorsements")
+            raise EvidenceError(
+                "malformed-evidence",
+                f"the {KINDS[kind].title} has no endorsements, and it carries some",
+                advice="do not use it; ask for it again",
+            )
         carried = decode_carried(item.media_type, item.value, KINDS[kind].endorsement_types)
         return self._endorsements.also(carried)
 

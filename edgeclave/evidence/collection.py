@@ -84,4 +84,8 @@ def _item(record: Any) -> Item:
 
 
 def _malformed(what: str) -> EvidenceError:
-    return EvidenceError("malformed-evidence", f"not an evidence collection: {what}")
+    return EvidenceError(
+        "malformed-evidence",
+        f"not an evidence collection: {what}",
+        advice="do not use it; it was altered or cut off, or is something else",
+    )

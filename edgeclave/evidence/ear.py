@@ -115,7 +115,9 @@ def read_ear(token: str, verifier: PinnedIssuer, *, now: int, submodule: str = S
     submodules = claims.get("submods")
     found = submodules.get(submodule) if isinstance(submodules, dict) else None
     if claims.get("eat_profile") != PROFILE or not isinstance(found, dict) or "ear.status" not in found:
-        raise EvidenceError("malformed-token", f"not an attestation result about a {submodule}")
+        raise EvidenceError(
+            "malformed-token", f"not an attestation result about a {submodule}", advice="ask a verifier of this release"
+        )
     return found
 
 

@@ -116,11 +116,11 @@ def parse_eat(eat: bytes) -> cose.Signed:
         EvidenceError: `malformed-evidence`.
     """
     if len(eat) > MAX_EAT_BYTES:
-        raise EvidenceError("malformed-evidence", f"an EAT of {len(eat)} bytes is over the limit of {MAX_EAT_BYTES}")
+        raise _altered(f"an EAT of {len(eat)} bytes is over the limit of {MAX_EAT_BYTES}")
     try:
         return cose.parse(eat)
     except cose.SignatureError as error:
-        raise EvidenceError("malformed-evidence", error.what) from error
+        raise _altered(error.what) from error
 
 
 def report_data(eat: bytes | cose.Signed) -> bytes:
@@ -145,7 +145,7 @@ def read_eat(eat: bytes | cose.Signed) -> Claims:
         values = cose.load_dcbor(parsed.payload)
         signing_key = cose.public_key_from_cose(_confirmation_key(values))
     except cose.SignatureError as error:
-        raise EvidenceError("malformed-evidence", error.what) from error
+        raise _altered(error.what) from error
     try:
         signed = cose.verify(EAT, parsed, signing_key)
     except cose.SignatureError as error:
@@ -201,4 +201,10 @@ def _read_claims(values: dict[Any, Any], signing_key: ec.EllipticCurvePublicKey)
 def _malformed(what: str) -> EvidenceError:
     return EvidenceError(
         "malformed-claims", f"not claims this release understands: {what}", advice="upgrade the verifier or the device"
+    )
+
+
+def _altered(what: str) -> EvidenceError:
+    return EvidenceError(
+        "malformed-evidence", what, advice="do not use it; it was altered or cut off, or is something else"
     )

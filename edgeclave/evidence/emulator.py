@@ -111,7 +111,11 @@ def _signed_by(parsed: cose.Signed, key: ec.EllipticCurvePublicKey) -> Quote:
 
 
 def _malformed(what: str) -> EvidenceError:
-    return EvidenceError("malformed-quote", f"not an emulator quote: {what}")
+    return EvidenceError(
+        "malformed-quote",
+        f"not an emulator quote: {what}",
+        advice="do not use it; it was altered or cut off, or is something else",
+    )
 
 
 def _verify(quote: bytes, _: Endorsements, anchors: Sequence[Anchor], __: int) -> PlatformEvidence:

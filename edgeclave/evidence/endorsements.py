@@ -161,7 +161,10 @@ def store(folder: Path, endorsement: Endorsement) -> Path:
         temporary.write_bytes(endorsement.value)
         temporary.replace(path)
     except OSError as error:
-        raise ConfigurationError("cannot-write", f"cannot write: {error}", where=str(path)) from error
+        advice = "make room, or name a folder that you may write with --folder"
+        raise ConfigurationError(
+            "cannot-write", f"cannot write: {error.strerror}", where=str(path), advice=advice
+        ) from error
     return path
 
 
@@ -221,4 +224,8 @@ def _carried(entry: Any, types: Sequence[EndorsementType]) -> Endorsement:
 
 
 def _malformed(what: str) -> EvidenceError:
-    return EvidenceError("malformed-evidence", f"not endorsements this release understands: {what}")
+    return EvidenceError(
+        "malformed-evidence",
+        f"not endorsements this release understands: {what}",
+        advice="do not use it; it was altered or cut off, or is something else",
+    )

@@ -93,7 +93,11 @@ def attestation_key(runtime_data: bytes) -> rsa.RSAPublicKey:
 
 
 def malformed(what: str) -> EvidenceError:
-    return EvidenceError("malformed-quote", f"not evidence of an Azure confidential VM: {what}")
+    return EvidenceError(
+        "malformed-quote",
+        f"not evidence of an Azure confidential VM: {what}",
+        advice="do not use it; it was altered or cut off, or is something else",
+    )
 
 
 def _number(text: Any) -> int:

@@ -231,7 +231,7 @@ def read_collateral(data: bytes) -> tuple[Endorsement, ...]:
     try:
         values = json.loads(data)
         tcb, qe = json.loads(values["tcb_info"]), json.loads(values["qe_identity"])
-        lists = [x509.load_der_x509_crl(bytes.fromhex(values[name])) for name in ("root_ca_crl", "pck_crl")]
+        lists = [x509.load_der_x509_crl(from_hex(values[name])) for name in ("root_ca_crl", "pck_crl")]
         ca = _ca(lists[1].issuer)
         starts = [_time(each["issueDate"]) for each in (tcb, qe)]
         ends = [_time(each["nextUpdate"]) for each in (tcb, qe)]
@@ -242,6 +242,13 @@ def read_collateral(data: bytes) -> tuple[Endorsement, ...]:
     except (*UNREADABLE, KeyError, IndexError, AttributeError, StopIteration, RecursionError):
         return ()
     return (Endorsement(COLLATERAL.name, subject, data, max(starts), min(ends)),)
+
+
+def from_hex(text: str) -> bytes:
+    """Raises ValueError, also for the white space that `bytes.fromhex` passes over: dcap-qvl takes none."""
+    if not text.isalnum():
+        raise ValueError("not hex")
+    return bytes.fromhex(text)
 
 
 COLLATERAL = EndorsementType("intel-collateral", "Intel collateral", read_collateral)
@@ -256,9 +263,9 @@ def _collateral(data: bytes) -> Collateral:
         key = x509.load_der_x509_certificate(root).public_key()
         evaluation = int(json.loads(parsed.tcb_info).get("tcbEvaluationDataNumber", 0))
     except (*UNREADABLE, AttributeError, RecursionError, OverflowError) as error:
-        raise EvidenceError("malformed-evidence", f"collateral that cannot be read: {error}") from error
+        raise _bad_collateral(f"it cannot be read: {error}") from error
     if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise EvidenceError("malformed-evidence", "collateral whose root is no EC key")
+        raise _bad_collateral("its root is no EC key")
     return Collateral(endorsement, parsed, root, key_fingerprint(key), evaluation)
 
 
@@ -290,6 +297,10 @@ def _reason(text: str) -> EvidenceError:
         if said in text.lower():
             return EvidenceError(code, f"dcap-qvl: {summary}", advice=advice)
     return _refused("bad-quote-signature", f"dcap-qvl: {summary}")
+
+
+def _bad_collateral(what: str) -> EvidenceError:
+    return EvidenceError("malformed-evidence", f"not collateral of Intel: {what}", advice="import it again")
 
 
 def _refused(code: str, what: str) -> EvidenceError:

@@ -29,8 +29,8 @@ from cryptography.x509.oid import NameOID
 from edgeclave.errors import EvidenceError
 from edgeclave.evidence.anchors import Anchor, key_fingerprint
 from edgeclave.evidence.endorsements import Endorsement, Endorsements
-from edgeclave.evidence.intel import COLLATERAL, read_collateral
-from edgeclave.evidence.x509_errors import UNREADABLE
+from edgeclave.evidence.intel import COLLATERAL, from_hex, read_collateral
+from edgeclave.evidence.x509_errors import UNREADABLE, der_in_one_form
 
 TCB_SIGNER = "Intel SGX TCB Signing"
 _SCALAR_BYTES = 32
@@ -84,7 +84,7 @@ def _verify(values: dict[str, str], anchors: Sequence[Anchor], now: int) -> None
         _check_issued_by(signer, root, now)
         if _name(signer) != TCB_SIGNER or revoked.get_revoked_certificate_by_serial_number(signer.serial_number):
             raise _bad_signature(f"{name} is signed by {_name(signer)!r}, or its certificate was revoked")
-        raw = bytes.fromhex(values[f"{name}_signature"])
+        raw = from_hex(values[f"{name}_signature"])
         if len(raw) != 2 * _SCALAR_BYTES:
             raise _malformed(f"the signature of {name} has {len(raw)} bytes")
         r, s = (int.from_bytes(half, "big") for half in (raw[:_SCALAR_BYTES], raw[_SCALAR_BYTES:]))
@@ -117,7 +117,8 @@ def _is_authority(certificate: x509.Certificate) -> bool:
 
 
 def _check_list(text: str, issuer: x509.Certificate) -> x509.CertificateRevocationList:
-    revoked = x509.load_der_x509_crl(bytes.fromhex(text))
+    revoked = x509.load_der_x509_crl(from_hex(text))
+    der_in_one_form(revoked)  # refuses
     if revoked.issuer != issuer.subject or not revoked.is_signature_valid(_key(issuer)):
         raise _bad_signature(f"a revocation list is not signed by {_name(issuer)!r}")
     return revoked

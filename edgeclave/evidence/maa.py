@@ -92,7 +92,7 @@ def read_token(token: str, issuer: PinnedIssuer, *, attestation_type: str, now: 
     """
     claims = issuer.read(token, typ=TYP, now=now)
     if claims.get("x-ms-ver") != VERSION:
-        raise EvidenceError("malformed-token", "not a token of version 1.0 of the service")
+        raise _malformed("not of version 1.0 of the service")
     found = claims.get("x-ms-attestation-type")
     if found != attestation_type:
         raise EvidenceError(
@@ -117,9 +117,9 @@ def measurement(claims: Mapping[str, Any]) -> tuple[Measurement, bool, bytes]:
         debug = claims[f"{prefix}is-debuggable"]
         report_data = bytes.fromhex(claims[f"{prefix}{'report-data' if is_sgx else 'reportdata'}"])
     except (KeyError, TypeError, ValueError) as error:
-        raise EvidenceError("malformed-token", f"a claim is missing or unreadable: {error}") from error
+        raise _malformed(f"a claim is missing or unreadable: {error}") from error
     if type(debug) is not bool or any(type(value) not in (bytes, int) for value in runtime.values()):
-        raise EvidenceError("malformed-token", "a claim about the platform has another form")
+        raise _malformed("a claim about the platform has another form")
     return runtime, debug, report_data
 
 
@@ -160,6 +160,12 @@ def _named(prefix: str, registers: dict[str, str], platform: PlatformEvidence) -
     shown = {claim: value.hex() if isinstance(value, bytes) else value for claim, value in claims.items()}
     report_data = "report-data" if prefix == "x-ms-sgx-" else "reportdata"
     return {**shown, f"{prefix}{report_data}": platform.report_data.hex(), f"{prefix}is-debuggable": platform.debug}
+
+
+def _malformed(what: str) -> EvidenceError:
+    return EvidenceError(
+        "malformed-token", f"not a token of the service: {what}", advice="do not use it; ask for a new token"
+    )
 
 
 def _base64url(data: bytes) -> str:

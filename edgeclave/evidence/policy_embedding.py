@@ -47,4 +47,6 @@ def _pem(path: Path) -> str:
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError("bad-policy", "cannot read a key that the policy names", where=str(path)) from error
+        raise ConfigurationError(
+            "bad-policy", "cannot read a key that the policy names", where=str(path), advice="put it there, as PEM"
+        ) from error

@@ -140,10 +140,17 @@ def load_policy(path: Path) -> Policy:
         parsed = msgspec.toml.decode(data, type=_PolicyFile)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise bad_policy(str(path), str(error)) from error
+    try:
+        return _policy(parsed, path.parent)
+    except ConfigurationError as error:
+        raise bad_policy(f"{path}: {error.where}", error.what) from error
+
+
+def _policy(parsed: _PolicyFile, folder: Path) -> Policy:
     for kind in parsed.tcb:
         _kind(f"tcb.{kind}", kind)
     return Policy(
-        anchors=tuple(_anchor(entry, path.parent) for entry in parsed.anchors),
+        anchors=tuple(_anchor(entry, folder) for entry in parsed.anchors),
         runtime={
             kind: AnyOf(*(_reference(kind, value) for value in values)) for kind, values in parsed.runtime.items()
         },
@@ -171,15 +178,20 @@ def _anchor(entry: _AnchorEntry, folder: Path) -> Anchor:
             raise bad_policy("anchors.root", f"{entry.root} is no root of kind {entry.kind}; known: {known}")
         return Anchor(entry.kind, entry.platform_class, fingerprint, name=entry.root)
     if entry.test_root is not None:
-        key = _public_key("anchors.test_root", entry.test_root, folder)
+        key = read_public_key("anchors.test_root", entry.test_root, folder)
         return Anchor(entry.kind, entry.platform_class, key, test=True)
-    key = _public_key("anchors.public_key", entry.public_key or "", folder)
+    key = read_public_key("anchors.public_key", entry.public_key or "", folder)
     return Anchor(entry.kind, entry.platform_class, key, entry.device)
 
 
-def _public_key(where: str, text: str, folder: Path) -> PublicKey:
+def read_public_key(where: str, text: str, folder: Path) -> PublicKey:
+    """An EC or RSA key from PEM, of the key or a certificate, or from the file of that name.
+
+    Raises:
+        ConfigurationError: `bad-policy`.
+    """
     try:
-        pem = text.encode() if text.lstrip().startswith("-----BEGIN") else (folder / text).read_bytes()
+        pem = text.encode() if text.lstrip().startswith("-----BEGIN") else _key_file(folder / text)
         if b"-----BEGIN CERTIFICATE-----" in pem:
             key = x509.load_pem_x509_certificate(pem).public_key()
         else:
@@ -189,6 +201,11 @@ def _public_key(where: str, text: str, folder: Path) -> PublicKey:
     if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         raise bad_policy(where, "not an EC or RSA key")
     return key
+
+
+def _key_file(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_POLICY_BYTES)
 
 
 def _reference(kind: str, value: str | dict[str, str | int]) -> Reference:

@@ -6,7 +6,7 @@ and s are 72 bytes each, little-endian.
 
 >>> parse_report(bytes(1184))
 Traceback (most recent call last):
-edgeclave.errors.EvidenceError: not an SEV-SNP attestation report: unknown version 0 [malformed-quote]
+edgeclave.errors.EvidenceError: not an SEV-SNP attestation report: unknown version 0 [malformed-quote]; ...
 """
 
 from __future__ import annotations
@@ -222,4 +222,8 @@ def _product(family: int, model: int) -> Product | None:
 
 
 def _malformed(what: str) -> EvidenceError:
-    return EvidenceError("malformed-quote", f"not an SEV-SNP attestation report: {what}")
+    return EvidenceError(
+        "malformed-quote",
+        f"not an SEV-SNP attestation report: {what}",
+        advice="do not use it; it was altered or cut off, or is something else",
+    )

@@ -5,7 +5,7 @@ Big-endian. Nothing here says whose key it was.
 
 >>> parse_attest(b"no TPM made this")
 Traceback (most recent call last):
-edgeclave.errors.EvidenceError: not a TPM quote: it does not begin as a quote does [malformed-quote]
+edgeclave.errors.EvidenceError: not a TPM quote: it does not begin as a quote does [malformed-quote]; ...
 """
 
 from __future__ import annotations
@@ -134,7 +134,11 @@ def is_attestation_key(key: PublicKey) -> bool:
 
 
 def malformed(what: str) -> EvidenceError:
-    return EvidenceError("malformed-quote", f"not a TPM quote: {what}")
+    return EvidenceError(
+        "malformed-quote",
+        f"not a TPM quote: {what}",
+        advice="do not use it; it was altered or cut off, or is something else",
+    )
 
 
 def _selection(reader: _Reader) -> tuple[int, ...]:

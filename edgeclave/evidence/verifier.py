@@ -15,7 +15,7 @@ Checks are made in this order, and the first that fails ends it (PROTOCOL sectio
 >>> policy = Policy(anchors=(), runtime={}, classes=frozenset(), trusted_apps=())
 >>> Verifier(policy).verify(b"", nonce=None, now=0)
 Traceback (most recent call last):
-edgeclave.errors.EvidenceError: not an evidence collection: not CBOR [malformed-evidence]
+edgeclave.errors.EvidenceError: not an evidence collection: not CBOR [malformed-evidence]; ...
 """
 
 from __future__ import annotations

@@ -64,7 +64,9 @@ async def fetch_for_report(
         )
     products = _WITHOUT_CPUID if report.cpuid is None else [each for each in PRODUCTS if each == report.product]
     if not products:
-        raise EvidenceError("wrong-product", "the report is by a product that this release does not know")
+        raise EvidenceError(
+            "wrong-product", "the report is by a product that this release does not know", advice="update edgeclave"
+        )
     if report.signing_key == "VLEK":
         return await fetch_authority(service, products[0], "VLEK", anchors, now)
     for product in products:

@@ -195,5 +195,11 @@ def _checked(url: str, schemes: tuple[str, ...]) -> str:
 def _context(ca: Path | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError("no-such-file", f"cannot read certificates: {error}", where=str(ca)) from error
+    except OSError as error:  # ssl.SSLError is one
+        what = "it holds no PEM certificates" if isinstance(error, ssl.SSLError) else f"cannot read: {error.strerror}"
+        raise ConfigurationError(
+            "no-such-file",
+            what,
+            where=f"--ca {ca}",
+            advice="name a file of PEM certificates, or leave it out where the service has a public certificate",
+        ) from error

@@ -52,7 +52,12 @@ class Platform:
     def __post_init__(self) -> None:
         """Raises ConfigurationError `bad-fmspc`."""
         if not _FMSPC.fullmatch(self.fmspc):
-            raise ConfigurationError("bad-fmspc", "an FMSPC is 12 hex digits", where=self.fmspc[:80])
+            raise ConfigurationError(
+                "bad-fmspc",
+                f"not 12 hex digits: {self.fmspc[:80]!r}",
+                where=f"--{self.tee}-fmspc",
+                advice="see `fmspc` in what `edgeclave verify` says of a quote, or name the quote instead",
+            )
 
 
 def without_path(url: str) -> str:

@@ -15,7 +15,7 @@ from edgeclave.evidence.anchors import Anchor
 from edgeclave.evidence.azure_cvm_files import read_json
 from edgeclave.evidence.collection import decode_collection
 from edgeclave.evidence.endorsements import Endorsement
-from edgeclave.evidence.hcl_report import parse_hcl_report
+from edgeclave.evidence.hcl_report import is_hcl_report, parse_hcl_report
 from edgeclave.evidence.intel import SGX_TEE, TDX_TEE, platform_of
 from edgeclave.evidence.kinds import KINDS, detect, kind_of
 from edgeclave.evidence.sev_snp_report import Product, Report, SigningKey, parse_report
@@ -40,6 +40,8 @@ def wanted_by(data: bytes) -> Wanted:
         EvidenceError: `malformed-quote`, `no-service`, `not-evidence`.
     """
     for content in contents(data):
+        if is_hcl_report(content.data):
+            return parse_report(parse_hcl_report(content.data).report)
         found = _quote(content.data)
         if found is not None:
             return _wanted(*found)

@@ -78,7 +78,11 @@ class Appraiser:
         """
         detected = detect(data)
         if detected is None:
-            raise EvidenceError("malformed-quote", "not a quote or report of a platform this release knows")
+            raise EvidenceError(
+                "malformed-quote",
+                "not a quote or report of a platform this release knows",
+                advice="send it as it is, in base64url",
+            )
         if nonce is not None:
             age = self._time() - self._issued_at(nonce)
             if not 0 <= age <= self._policy.maximum_age_seconds:

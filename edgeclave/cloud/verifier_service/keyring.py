@@ -109,15 +109,18 @@ def new_key(folder: Path, name: str, begin: datetime) -> Path:
     path = folder / f"{name}{_SUFFIX}"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    try:
         if not (folder / _SECRET).exists():
             _write(folder / _SECRET, secrets.token_bytes(SECRET_BYTES))
         _write(path, pem)
     except FileExistsError as error:
         raise ConfigurationError(
-            "key-exists", "there is such a key", where=str(path), advice="choose a name"
+            "key-exists", "there is such a key", where=str(path), advice="choose another name"
         ) from error
     except OSError as error:
-        raise ConfigurationError("cannot-write", f"cannot write: {error.strerror}", where=str(path)) from error
+        raise _cannot_write(path, error) from error
     return path
 
 
@@ -166,3 +169,8 @@ def _bad(path: Path, what: str) -> ConfigurationError:
     return ConfigurationError(
         "bad-verifier-key", what, where=str(path), advice="make one with `edgeclave verifier new-key`"
     )
+
+
+def _cannot_write(path: Path, error: OSError) -> ConfigurationError:
+    advice = "make room, or name a folder that you may write with --keys"
+    return ConfigurationError("cannot-write", f"cannot write: {error.strerror}", where=str(path), advice=advice)

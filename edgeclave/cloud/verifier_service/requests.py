@@ -91,7 +91,7 @@ def binary(text: str, name: str, limit: int = MAX_EVIDENCE_BYTES) -> bytes:
     except (binascii.Error, ValueError) as error:
         raise RefusalError(400, "malformed-body", f"`{name}` is not base64url", advice="see /openapi.json") from error
     if len(data) > limit:
-        raise RefusalError(413, "body-too-large", f"`{name}` has more than {limit} bytes")
+        raise RefusalError(413, "body-too-large", f"`{name}` has more than {limit} bytes", advice="send it alone")
     return data
 
 
@@ -112,7 +112,9 @@ def runtime_data(request: AttestSgxRequest) -> bytes | None:
         try:
             msgspec.json.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise RefusalError(400, "malformed-body", "`runtimeData` of type JSON is no JSON") from error
+            raise RefusalError(
+                400, "malformed-body", "`runtimeData` of type JSON is no JSON", advice="send it as dataType Binary"
+            ) from error
     return data
 
 

@@ -109,7 +109,9 @@ class VerifierServer:
     async def _appraise(self, request: web.Request) -> web.Response:
         body = await _body(request, AppraisalRequest)
         if (body.evidence is None) == (body.quote is None):
-            raise RefusalError(400, "malformed-body", "exactly one of `evidence` and `quote` is needed")
+            raise RefusalError(
+                400, "malformed-body", "exactly one of `evidence` and `quote` is needed", advice="see /openapi.json"
+            )
         nonce = None if body.nonce is None else binary(body.nonce, "nonce")
         if body.evidence is not None:
             return answer(TokenAnswer(self._appraiser.appraise_evidence(binary(body.evidence, "evidence"), nonce)))
@@ -158,7 +160,7 @@ class VerifierServer:
             outcome = error.code
             if isinstance(error, ConfigurationError):
                 _log.error("cannot answer", operation=operation, code=error.code, what=error.what)
-                error = RefusalError(503, error.code, error.what)
+                error = RefusalError(503, error.code, error.what, advice="try again later, or tell the operator")
             else:
                 _log.info("refused", operation=operation, code=error.code, what=error.what)
             return error_answer(error)
@@ -191,9 +193,13 @@ async def _body(request: web.Request, form: type[_Body]) -> _Body:
         async with asyncio.timeout(BODY_SECONDS):
             return msgspec.json.decode(await request.read(), type=form)
     except web.HTTPRequestEntityTooLarge as error:
-        raise RefusalError(413, "body-too-large", f"the body has more than {MAX_BODY_BYTES} bytes") from error
+        raise RefusalError(
+            413, "body-too-large", f"the body has more than {MAX_BODY_BYTES} bytes", advice="see /openapi.json"
+        ) from error
     except TimeoutError as error:
-        raise RefusalError(408, "body-too-slow", f"the body took more than {BODY_SECONDS:g} s to arrive") from error
+        raise RefusalError(
+            408, "body-too-slow", f"the body took more than {BODY_SECONDS:g} s to arrive", advice="send it again"
+        ) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, web.RequestPayloadError) as error:
         raise RefusalError(
             400, "malformed-body", f"the body cannot be used: {error}", advice="see /openapi.json"

@@ -242,6 +242,22 @@ class TestEndorsements:
 
         check()
 
+    def test_collateral_has_one_form(self):
+        """Hex with white space, which dcap-qvl does not take; a signature that says that it is not whole bytes."""
+        good = json.loads(real_vector("intel/sgx_quote_collateral.json"))
+        revoked = bytearray.fromhex(good["pck_crl"])
+        count = len(revoked) - 1 - len(x509.load_der_x509_crl(bytes(revoked)).signature)
+        assert (revoked[count], revoked[-1] & 1) == (0, 0)
+        revoked[count] = 1
+        for changes in (
+            {"tcb_info_signature": " " + good["tcb_info_signature"]},
+            {"qe_identity_signature": good["qe_identity_signature"] + "\n"},
+            {"pck_crl": "\t" + good["pck_crl"]},
+            {"pck_crl": revoked.hex()},
+        ):
+            with pytest.raises(EvidenceError, match="malformed-endorsement"):
+                verify_collateral(json.dumps({**good, **changes}).encode(), anchors("sgx"), IN_2025)
+
     def test_chains_of_amd(self):
         good = real_vector("amd/vcek_milan.der")
         known = Endorsements(read_any(real_vector("amd/cert_chain_milan"), amd_endorsements.TYPES))

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from edgeclave.cli.main import run
 from edgeclave.evidence.collection import evidence_digest
@@ -285,6 +287,14 @@ class TestPolicyInit:
         assert run(["policy", "init", "--class", "tdx", "--runtime", f"mrtd={'cd' * 48}", *SIGNED]) == 1
         assert "must name all of (mrtd, rtmr0, rtmr1, rtmr2, rtmr3)" in capsys.readouterr().err
         assert not (folder / "policy.toml").exists()
+
+    def test_for_a_tpm_whose_key_is_rsa(self, folder):
+        key = rsa.generate_private_key(65537, 2048).public_key()
+        pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        (folder / "key.pem").write_bytes(pem)
+        tpm = ["--class", "boot-attested", "--runtime", f"pcr4={'cd' * 32}", "--anchor", "key.pem"]
+        assert run(["policy", "init", *tpm, *SIGNED]) == 0
+        assert load_policy(folder / "policy.toml").anchors[0].key == key
 
     def test_any_name_of_a_device_stays_in_its_line(self, folder):
         device = 'plant.1"] = 5\n[x'
