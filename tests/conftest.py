@@ -13,9 +13,12 @@ from tests.fixtures.container_engine import EngineOfTheRun
 
 PAGE = Path(__file__).parents[1] / "docs" / "threat-model.md"
 
-# Several test processes share the machine with engines and emulators: how long an example takes says nothing.
-settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared machine")
+# Several test processes share the machine with engines and emulators: how long an example takes says nothing. A run
+# says the same of the same code; new examples are searched with `pytest --hypothesis-profile=search`.
+_SHARED_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("search", _SHARED_MACHINE)
+settings.register_profile("the same again", _SHARED_MACHINE, derandomize=True)
+settings.load_profile("the same again")
 
 
 def pytest_configure(config: pytest.Config) -> None:
