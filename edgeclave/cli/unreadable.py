@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from edgeclave import cose
 from edgeclave.cli.appraising import Outcome, Verdict, vendor_anchors
 from edgeclave.cli.verify_inputs import STANDARD_INPUT
@@ -17,12 +19,35 @@ from edgeclave.evidence.policy import Policy
 from edgeclave.evidence.tpm_quote import MAX_SIGNATURE_BYTES, QUOTE_HEAD
 from edgeclave.evidence.verifier import Explanation
 from edgeclave.evidence.wrapped_files import contents, endorsements_in, token_in
+from edgeclave.evidence.x509_files import read_signed
 from edgeclave.results.sealed import RESULT
 
 _FORMS = "it may be in hex, base64, PEM, JSON or behind Open Enclave's header"
+_TD_REPORT_BYTES, _TD_REPORT_TYPE = 1024, b"\x81"  # TDREPORT_STRUCT and its REPORTTYPE, Intel TDX module specification
+_TPM_QUOTE = (
+    "a TPM's quote alone, without the key that made it or its PCRs",
+    "give key, quote, signature and PCRs in one file, and for an Azure confidential VM the HCL report, as "
+    "docs/evidence-amd-tpm.md says",
+)
+_ON_TDX = (
+    "evidence of an Azure confidential VM on Intel TDX, which this release does not verify as a whole",
+    "verify its TD quote alone, which says nothing of the vTPM",
+)
+_COLLATERAL = (
+    "a part of Intel's collateral, not evidence",
+    "all parts belong into one file; `edgeclave endorsements fetch` fetches them together",
+)
+_JSON = (
+    ({"td_quote"}, *_ON_TDX),
+    ({"message", "signature"}, *_TPM_QUOTE),
+    ({"tpm_quote"}, *_TPM_QUOTE),
+    ({"tcbInfo"}, *_COLLATERAL),
+    ({"enclaveIdentity"}, *_COLLATERAL),
+)
+"""Names in a JSON that say what it is, and what to do with it."""
 _INCOMPLETE = EvidenceError(
     "incomplete-evidence",
-    "the quote of the machine's vTPM is missing: nothing says what runs in the machine, or for whom it was made",
+    "the quote of the machine's vTPM is missing or cannot be read: nothing says what runs in the machine, or for whom",
     advice="give both in one file, as docs/evidence-amd-tpm.md says, or as the attestation agents of Confidential "
     "Containers do",
 )
@@ -44,10 +69,12 @@ def appraise_hcl_report(data: bytes, policy: Policy | None, now: int, endorsemen
         said = f"{platform.anchor.name or 'a test root'}; it names the vTPM's key {platform.platform_instance.hex()}"
         verdict = Verdict("platform", "passed", said)
     except EvidenceError as error:
+        if error.code == "unknown-platform":
+            return None
         verdict = Verdict("platform", "failed", "not verified", error)
-    what = ", in ".join(filter(None, ("HCL report of an Azure confidential VM, without the vTPM's quote", found.how)))
-    missing = Verdict("quote", "failed", "missing", _INCOMPLETE)
-    return Outcome(what, (verdict, missing), Explanation((), platform, None), policy is not None, now)
+    what = ", in ".join(filter(None, ("HCL report of an Azure confidential VM", found.how)))
+    verdicts = (verdict, Verdict("quote", "failed", "missing", _INCOMPLETE))
+    return Outcome(what, verdicts, Explanation((), platform, None), policy is not None, now)
 
 
 def not_readable(data: bytes, file: Path) -> ConfigurationError:
@@ -76,13 +103,26 @@ def _instead(data: bytes) -> tuple[str, str]:
     if found := endorsements_in(data, endorsement_types().values()):
         titles = ", ".join(sorted({endorsement_types()[each.type].title for each in found}))
         return f"endorsements, not evidence: {titles}", "import it (`edgeclave endorsements import`), or --endorsements"
-    if any(QUOTE_HEAD in each.data[: 2 * MAX_SIGNATURE_BYTES] for each in contents(data)):
-        return (
-            "a TPM's quote alone, without the key that made it or its PCRs",
-            "give key, quote, signature and PCRs in one file, and for an Azure confidential VM the HCL report, as "
-            "docs/evidence-amd-tpm.md says",
-        )
+    inner = [each.data for each in contents(data)]
+    if any(is_hcl_report(each) for each in inner):
+        return _ON_TDX
+    for names, what, advice in _JSON:
+        if names <= _names(data):
+            return what, advice
+    if any(QUOTE_HEAD in each[: 2 * MAX_SIGNATURE_BYTES] for each in inner):
+        return _TPM_QUOTE
+    if any(len(each) == _TD_REPORT_BYTES and each[:1] == _TD_REPORT_TYPE for each in inner):
+        return "a TD report, which only its own machine can verify", "have that machine make a quote of it"
+    if any(read_signed(each) for each in inner):
+        return "certificates or revocation lists, not evidence", "a quote inside a certificate is not looked for"
     return (
         "neither a quote or report of a platform this release knows, nor evidence, a sealed result or a token",
         f"{_FORMS}; that of an Azure confidential VM has its parts in one file (docs/evidence-amd-tpm.md)",
     )
+
+
+def _names(data: bytes) -> set[str]:
+    try:
+        return set(msgspec.json.decode(data, type=dict[str, msgspec.Raw]))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return set()

@@ -27,7 +27,7 @@ ATTESTATION_KEY_NAME = "HCLAkPub"
 
 _HEADER = struct.Struct("<4sIIII12s")  # signature, version, size of all, request type, status, reserved
 _REQUEST = struct.Struct("<IIIII")  # size of this and the data, version, report type, hash algorithm, size of the data
-_SIGNATURE, _VERSIONS, _REQUEST_TYPE, _SNP, _SHA256 = b"HCLA", (1, 2), 2, 2, 1
+_SIGNATURE, _VERSIONS, _REQUEST_TYPE, _SNP, _TDX, _SHA256 = b"HCLA", (1, 2), 2, 2, 4, 1
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def is_hcl_report(data: bytes) -> bool:
 
 
 def parse_hcl_report(data: bytes) -> HclReport:
-    """Raises EvidenceError `malformed-quote`."""
+    """Raises EvidenceError `malformed-quote`, `unknown-platform`."""
     begin = _HEADER.size + REPORT_BYTES + _REQUEST.size
     if not begin <= len(data) <= MAX_HCL_REPORT_BYTES:
         raise malformed(f"a report of {len(data)} bytes")
@@ -58,6 +58,12 @@ def parse_hcl_report(data: bytes) -> HclReport:
     request_size, request_version, report_type, hash_algorithm, data_size = _REQUEST.unpack_from(
         data, _HEADER.size + REPORT_BYTES
     )
+    if report_type == _TDX:
+        raise EvidenceError(
+            "unknown-platform",
+            "an Azure confidential VM on Intel TDX, which this release does not verify as a whole",
+            advice="verify its TD quote alone; it says nothing of the vTPM",
+        )
     if report_type != _SNP:
         raise malformed(f"hardware report type {report_type} is not SEV-SNP")
     if hash_algorithm != _SHA256:

@@ -19,7 +19,7 @@ from edgeclave.evidence.endorsements import Endorsements
 from edgeclave.evidence.tee import Kind
 
 MEDIA_TYPE = "application/edgeclave-tdx-quote"
-MAX_PADDING_BYTES = 256  # zeros behind the quote in the fixed buffer that some quoting services return
+MAX_PADDING_BYTES = 8 << 10  # zeros behind the quote in the fixed buffer that quoting services and drivers return
 _TD_ATTRIBUTES, _REPORT_DATA = 120, slice(520, 584)
 _REGISTERS = {
     "mrtd": slice(136, 184),

@@ -32,7 +32,7 @@ base64 or hex."""
 MAX_VALUES = 64  # of a JSON that may be endorsements; AMD's chain with its list has five
 _OPEN_ENCLAVE = struct.Struct("<IIQ")  # oe_report_header_t: version, type, size of what follows
 _VERSION, _LOCAL, _REMOTE = 1, 1, 2
-_HEX = re.compile(rb"(?:[0-9A-Fa-f]\s*[0-9A-Fa-f]\s*)+")
+_HEX = re.compile(rb"(?:0x)?(?:[0-9A-Fa-f]\s*[0-9A-Fa-f]\s*)+")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_\-\s]+={0,2}\s*")
 _BEARER = re.compile(rb"(?:authorization:\s*)?bearer\s+", re.IGNORECASE)
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,64})-----\s(.*?)-----END \1-----\s*", re.DOTALL)
@@ -155,7 +155,8 @@ def _values(values: Iterable[Any]) -> Iterator[bytes]:
 def _decoded(text: bytes) -> bytes | None:
     plain = b"".join(text.split())
     if _HEX.fullmatch(text):
-        return bytes.fromhex(plain.decode())  # without white space: it may stand inside a pair
+        # Without white space, which may stand inside a pair.
+        return bytes.fromhex(plain.removeprefix(b"0x").decode())
     if not _BASE64.fullmatch(text):
         return None
     plain = plain.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))

@@ -84,7 +84,7 @@ def test_one_flipped_bit():
         pytest.param({"reserved": b"\1" * 12}, id="reserved bytes"),
         pytest.param({"request_size": 0xFFFFFFFF}, id="an absurd size of the request"),
         pytest.param({"request_version": 2}, id="another version of the request"),
-        pytest.param({"report_type": 4}, id="TDX, which is another kind"),
+        pytest.param({"report_type": 3}, id="another kind of report"),
         pytest.param({"hash_type": 2}, id="another hash algorithm"),
         pytest.param({"data_size": 0xFFFFFFFF}, id="an absurd size of the data"),
         pytest.param({"data_size": 0}, id="no data"),
@@ -99,6 +99,14 @@ def test_what_is_no_hcl_report(changes):
         {"hcl_report": hcl_report, "quote": {**decoded_quote(), "key": key_fingerprint(AZURE.tpm.public_key)}}
     )
     assert refusal(data) == "malformed-quote"
+
+
+def test_a_machine_on_tdx_is_told_as_what_it_is():
+    hcl_report = AZURE.hcl_report(report_type=4)
+    data = cose.dcbor(
+        {"hcl_report": hcl_report, "quote": {**decoded_quote(), "key": key_fingerprint(AZURE.tpm.public_key)}}
+    )
+    assert refusal(data) == "unknown-platform"
 
 
 def decoded_quote():

@@ -15,6 +15,7 @@ from edgeclave.cli.verify_inputs import MAX_FILE_BYTES
 from edgeclave.keys import create_key
 from edgeclave.results.sealed import RESULT
 from tests.fixtures.amd_benches import AzureBench
+from tests.fixtures.azure_hardware import AzureHardware
 from tests.fixtures.benches import RUNTIME, IntelBench
 from tests.fixtures.evidence_bench import IDENTITY, NONCE, NOW, Instance
 from tests.fixtures.intel_hardware import IntelHardware
@@ -107,7 +108,7 @@ def test_an_option_that_cannot_apply_is_refused(folder, capsys, result, kind, op
         assert "do:    leave it out" in error
 
 
-class TestPartsOfAnAzureConfidentialVm:
+class TestPartsOfEvidence:
     def explain(self, capsys, name, *arguments):
         code = run(["verify", name, "--json", *arguments])
         report = json.loads(capsys.readouterr().out)
@@ -133,7 +134,7 @@ class TestPartsOfAnAzureConfidentialVm:
         ("changes", "expected"),
         [
             pytest.param({}, "untrusted-anchor", id="of stand-in hardware"),
-            pytest.param({"report_type": 4}, "malformed-quote", id="of a TDX machine"),
+            pytest.param({"report_type": 3}, "malformed-quote", id="of nobody's kind"),
             pytest.param({"size": 5}, "malformed-quote", id="whose sizes are wrong"),
         ],
     )
@@ -165,6 +166,27 @@ class TestPartsOfAnAzureConfidentialVm:
         real_vector(name)
         (folder / "policy.toml").write_text("classes = []\nanchors = []\nruntime = {}\ntrusted_apps = []\n")
         assert run([*command, str(FOLDER / name)]) != 0
+        error = capsys.readouterr().err
+        assert "[not-readable]" in error
+        assert said in error
+
+    @pytest.mark.parametrize(
+        ("data", "said"),
+        [
+            pytest.param(
+                AzureHardware().hcl_report(report_type=4), "Azure confidential VM on Intel TDX", id="HCL, TDX"
+            ),
+            pytest.param(b'{"td_quote": [], "hcl_report": []}', "Azure confidential VM on Intel TDX", id="JSON, TDX"),
+            pytest.param(b'{"message": "", "signature": "", "pcrs": []}', "a TPM's quote alone", id="JSON of a vTPM"),
+            pytest.param(b'{"tcbInfo": {}, "signature": ""}', "a part of Intel's collateral", id="TCB information"),
+            pytest.param(b'{"enclaveIdentity": {}}', "a part of Intel's collateral", id="QE identity"),
+            pytest.param(b"\x81" + bytes(1023), "only its own machine can verify", id="TD report"),
+            pytest.param(IntelHardware(1_750_000_000).root_pem.encode(), "certificates or revocation", id="a root"),
+        ],
+    )
+    def test_what_it_is_instead(self, folder, capsys, data, said):
+        (folder / "file").write_bytes(data)
+        assert run(["verify", "file"]) == 2
         error = capsys.readouterr().err
         assert "[not-readable]" in error
         assert said in error

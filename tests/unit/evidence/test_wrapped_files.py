@@ -40,6 +40,8 @@ WRAPPED = {
     "hex in lines that end inside a pair": lambda quote: "\r\n".join(
         quote.hex()[i : i + 63] for i in range(0, 2 * len(quote), 63)
     ).encode(),
+    "hex behind 0x": lambda quote: b"0x" + quote.hex().encode() + b"\n",
+    "hex in UTF-16": lambda quote: quote.hex().encode("utf-16"),
     "hex behind a byte order mark": lambda quote: b"\xef\xbb\xbf" + quote.hex().encode(),
     "base64": base64.b64encode,
     "base64 in lines": base64.encodebytes,
@@ -74,6 +76,13 @@ class TestRealQuotes:
         collateral = str(FOLDER / f"intel/{tee}_quote_collateral.json")
         assert run(["verify", "file", "--endorsements", collateral, "--at", AT]) == 0
         assert f"raw Intel {tee.upper()} evidence, in " in capsys.readouterr().out
+
+    def test_in_the_fixed_buffer_of_a_driver(self, tmp_path):
+        (tmp_path / "file").write_bytes(real_vector("intel/tdx_quote").ljust(8 << 10, b"\0"))
+        collateral = str(FOLDER / "intel/tdx_quote_collateral.json")
+        assert run(["verify", "file", "--endorsements", collateral, "--at", AT]) == 0
+        (tmp_path / "file").write_bytes(real_vector("intel/tdx_quote").ljust(8 << 10, b"\0") + b"x")
+        assert run(["verify", "file", "--endorsements", collateral, "--at", AT]) == 1
 
     def test_the_snp_report_of_a_request_to_maa(self, tmp_path):
         report = real_vector("amd/trustee/test-report.bin")
