@@ -94,6 +94,7 @@ def make_platform_ear(
         "ear.trustworthiness-vector": claims,
         "edgeclave.platform-class": platform.anchor.platform_class,
         "edgeclave.test": platform.anchor.test,
+        "edgeclave.kind": platform.anchor.kind,
         "edgeclave.platform-instance": platform.platform_instance.hex(),
         "edgeclave.freshness": "unknown" if nonce is None else "nonce",
         "edgeclave.debug": platform.debug,

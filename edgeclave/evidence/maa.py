@@ -107,7 +107,7 @@ def measurement(claims: Mapping[str, Any]) -> tuple[Measurement, bool, bytes]:
     """What a token of `read_token` says of the platform: its registers, debug, and report data (64 bytes).
 
     Raises:
-        EvidenceError: `malformed-token`.
+        EvidenceError: `malformed-token`, `migration-agent`.
     """
     is_sgx = claims["x-ms-attestation-type"] == SGX
     prefix, named = ("x-ms-sgx-", _SGX_REGISTERS) if is_sgx else ("x-ms-sevsnpvm-", _SNP_REGISTERS)
@@ -120,6 +120,12 @@ def measurement(claims: Mapping[str, Any]) -> tuple[Measurement, bool, bytes]:
         raise _malformed(f"a claim is missing or unreadable: {error}") from error
     if type(debug) is not bool or any(type(value) not in (bytes, int) for value in runtime.values()):
         raise _malformed("a claim about the platform has another form")
+    if not is_sgx and claims.get("x-ms-sevsnpvm-migration-allowed", False) is not False:
+        raise EvidenceError(
+            "migration-agent",
+            "the guest policy lets a migration agent read the guest's memory",
+            advice="launch the guest without MIGRATE_MA",
+        )
     return runtime, debug, report_data
 
 

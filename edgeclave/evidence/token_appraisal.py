@@ -5,28 +5,61 @@ verifier like ours. The issuer and its keys are pinned by who asks; what it says
 |---|---|
 | MAA `sgx` | sgx |
 | MAA `sevsnpvm` | shared-guest: such machines are general-purpose confidential VMs |
-| EAR | as the verifier says |
+| EAR about a trusted application, or a platform | as the verifier says |
 """
 
 from __future__ import annotations
 
 import base64
 import hmac
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import jwt
+import msgspec
+from msgspec import Meta
 
 from edgeclave.errors import EvidenceError
 from edgeclave.evidence import ear, maa
 from edgeclave.evidence.anchors import Measurement
 from edgeclave.evidence.appraisal import Check
+from edgeclave.evidence.endorsements import day
 from edgeclave.evidence.policy import Policy
 from edgeclave.evidence.tokens import PinnedIssuer
 from edgeclave.ta.identity import Identity
+from edgeclave.wire import Unsigned16
 
+_LAST_SECOND = 253_402_300_799  # of the year 9999
+_Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 POINTS = ("token", "class", "debug", "runtime", "trusted-app", "freshness")
 _MAA_CLASSES = {maa.SGX: ("sgx", "sgx"), maa.SEV_SNP: ("sev-snp", "shared-guest")}
 """Attestation type to the kind of its registers, and class."""
+
+
+class _Said(msgspec.Struct, rename=lambda name: f"edgeclave.{name.replace('_', '-')}"):
+    """What an EAR of ours says in its submodule, see `ear`."""
+
+    platform_class: str
+    debug: bool
+    freshness: str
+    status: str = msgspec.field(name="ear.status")
+
+
+class _SaidOfApp(_Said, rename=lambda name: f"edgeclave.{name.replace('_', '-')}"):
+    unique_id: _Digest
+    signer_id: _Digest
+    product_id: Unsigned16
+    security_version: Unsigned16
+
+    @property
+    def identity(self) -> Identity:
+        digests = bytes.fromhex(self.unique_id), bytes.fromhex(self.signer_id)
+        return Identity(*digests, self.product_id, self.security_version, self.debug)
+
+
+class _SaidOfPlatform(_Said, rename=lambda name: f"edgeclave.{name.replace('_', '-')}"):
+    kind: str
+    runtime: dict[str, str | int]
 
 
 def appraise_token(
@@ -38,7 +71,7 @@ def appraise_token(
             yield from _of_ear(token, issuer, policy, nonce, now)
         else:
             yield from _of_maa(token, issuer, policy, nonce, now)
-    except (jwt.PyJWTError, ValueError, RecursionError) as error:
+    except (jwt.PyJWTError, msgspec.ValidationError, ValueError, RecursionError) as error:
         yield Check("token", "", EvidenceError("malformed-token", f"not a token: {error}", advice="ask for a new one"))
     except EvidenceError as error:
         yield Check("token", "", error)
@@ -53,13 +86,12 @@ def _of_maa(token: str, issuer: PinnedIssuer, policy: Policy | None, nonce: byte
     claims = maa.read_token(token, issuer, attestation_type=attestation_type, now=now)
     runtime, debug, report_data = maa.measurement(claims)
     kind, platform_class = _MAA_CLASSES[attestation_type]
-    yield Check("token", f"of {issuer.issuer}, about {attestation_type}")
+    as_of = _as_of(claims, "x-edgeclave-appraised-as-of")
+    yield Check("token", f"of {issuer.issuer}, about {attestation_type}{as_of}")
     if policy is not None:
         yield _class(policy, platform_class)
         yield _debug(policy, debug)
-        rule = policy.runtime.get(kind)
-        differences = [f"the policy has no reference value for {kind}"] if rule is None else rule.differences(runtime)
-        yield _runtime(runtime, differences, kind)
+        yield _runtime(policy, runtime, kind)
     if nonce is not None:
         yield _made_for(report_data.rstrip(b"\0"), nonce.rstrip(b"\0"))
     elif policy is not None:
@@ -67,30 +99,43 @@ def _of_maa(token: str, issuer: PinnedIssuer, policy: Policy | None, nonce: byte
 
 
 def _of_ear(token: str, issuer: PinnedIssuer, policy: Policy | None, nonce: bytes | None, now: int) -> Iterator[Check]:
-    about = ear.read_ear(token, issuer, now=now)
-    try:
-        identity = Identity(
-            bytes.fromhex(about["edgeclave.unique-id"]),
-            bytes.fromhex(about["edgeclave.signer-id"]),
-            about["edgeclave.product-id"],
-            about["edgeclave.security-version"],
-            about["edgeclave.debug"],
-        )
-        platform_class = about["edgeclave.platform-class"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise EvidenceError("malformed-token", "claims are missing", advice="ask a verifier of this release") from error
-    yield Check("token", f"of {issuer.issuer}: {about['ear.status']}")
-    if policy is not None:
-        yield _class(policy, platform_class)
-        yield _debug(policy, identity.debug)
-        yield _trusted_app(policy, identity)
     claims = issuer.read(token, typ=ear.TYP, now=now)
+    submodules = claims.get("submods")
+    of_app = isinstance(submodules, dict) and ear.SUBMODULE in submodules
+    about = ear.read_ear(token, issuer, now=now, submodule=ear.SUBMODULE if of_app else ear.PLATFORM_SUBMODULE)
+    said: _SaidOfApp | _SaidOfPlatform = msgspec.convert(about, _SaidOfApp if of_app else _SaidOfPlatform)
+    if said.status == ear.CONTRAINDICATED and said.platform_class != "emulated" and not said.debug:
+        raise EvidenceError(
+            "contraindicated", "the verifier itself advises against the platform", advice="do not use it; ask it why"
+        )
+    yield Check("token", f"of {issuer.issuer}: {said.status}{_as_of(claims, 'edgeclave.appraised-as-of')}")
+    if policy is not None:
+        yield _class(policy, said.platform_class)
+        yield _debug(policy, said.debug)
+        if isinstance(said, _SaidOfApp):
+            yield _trusted_app(policy, said.identity)
+        else:
+            yield _runtime(policy, {name: _register(value) for name, value in said.runtime.items()}, said.kind)
     if nonce is not None:
         encoded = claims.get("eat_nonce")
         text = encoded if isinstance(encoded, str) else ""
-        yield _made_for(text.encode(), base64.urlsafe_b64encode(nonce).rstrip(b"="))
+        yield _made_for(text.encode("utf-8", "replace"), base64.urlsafe_b64encode(nonce).rstrip(b"="))
     elif policy is not None:
-        yield _freshness(policy, str(about.get("edgeclave.freshness")), now - claims["iat"])
+        yield _freshness(policy, said.freshness, now - claims["iat"])
+
+
+def _as_of(claims: Mapping[str, Any], name: str) -> str:
+    """A verifier that was told to appraise as of another time than now says so: it knew only what was known then."""
+    when = claims.get(name)
+    if when is None:
+        return ""
+    if type(when) is not int or not 0 <= when <= _LAST_SECOND:
+        raise EvidenceError("malformed-token", f"{name} is not a time", advice="ask for a new one")
+    return f", appraised as of {day(when)}"
+
+
+def _register(value: str | int) -> bytes | int:
+    return bytes.fromhex(value) if isinstance(value, str) else value
 
 
 def _class(policy: Policy, found: str) -> Check:
@@ -109,7 +154,9 @@ def _debug(policy: Policy, debug: bool) -> Check:
     return Check("debug", f"debug is {'on' if debug else 'off'}")
 
 
-def _runtime(runtime: Measurement, differences: list[str], kind: str) -> Check:
+def _runtime(policy: Policy, runtime: Measurement, kind: str) -> Check:
+    rule = policy.runtime.get(kind)
+    differences = [f"the policy has no reference value for {kind}"] if rule is None else rule.differences(runtime)
     found = ", ".join(f"{name} {each.hex() if isinstance(each, bytes) else each}" for name, each in runtime.items())
     if not differences:
         return Check("runtime", found)

@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives import serialization
 
 from edgeclave.cli.main import run
 from edgeclave.cloud.verifier_service.keyring import load_keyring, new_key
+from edgeclave.errors import EvidenceError
 from edgeclave.evidence import maa
 from edgeclave.evidence.anchors import Anchor, PlatformEvidence
-from edgeclave.evidence.ear import make_ear
+from edgeclave.evidence.ear import make_ear, make_platform_ear
 from edgeclave.evidence.endorsements import Endorsements
 from edgeclave.evidence.sgx import KIND
 from edgeclave.evidence.verifier import Verifier
@@ -235,6 +236,95 @@ class TestEar:
         assert verify(signers[0].sign(said, typ="JWT"))[1]["token"] == "wrong-attestation-type"
         said = jwt.decode(maa_token(signers[0]), options={"verify_signature": False})
         assert verify(signers[0].sign(said, typ="eat+jwt"))[1]["token"] == "malformed-token"
+
+
+@pytest.fixture(scope="module")
+def platform_ear(signers):
+    return make_platform_ear(signers[0], platform(), nonce=NONCE, now=NOW, lifetime_seconds=60)
+
+
+class TestEarOfPlatform:
+    def test_accepted(self, verify, platform_ear):
+        code, checks = verify(platform_ear, "--nonce", NONCE.hex())
+        assert code == 0
+        assert checks == {
+            **dict.fromkeys(("token", "class", "debug", "runtime", "freshness"), "passed"),
+            "trusted-app": "not judged",
+        }
+
+    @pytest.mark.parametrize(
+        ("changes", "point", "code"),
+        [
+            pytest.param({"mrenclave": "00" * 32}, "runtime", "wrong-runtime", id="another enclave"),
+            pytest.param({"classes": '["tdx"]'}, "class", "class-not-accepted", id="a class nobody named"),
+            pytest.param({"freshness": "nonce", "now": NOW + 31}, "freshness", "evidence-too-old", id="too old"),
+        ],
+    )
+    def test_refused(self, verify, platform_ear, changes, point, code):
+        ended, checks = verify(platform_ear, **changes)
+        assert (ended, checks[point]) == (1, code)
+
+    def test_debug(self, verify, signers):
+        token = make_platform_ear(signers[0], platform(debug=True), nonce=None, now=NOW, lifetime_seconds=60)
+        assert verify(token)[1]["debug"] == "debug-platform"
+        assert verify(token, debug="true")[0] == 0
+
+
+class TestWhatAVerifierSays:
+    """Its key is pinned, and still nothing is taken for what it is not."""
+
+    @pytest.fixture
+    def says(self, verify, signers, request):
+        def call(token, changes):
+            said = jwt.decode(request.getfixturevalue(token), options={"verify_signature": False})
+            for about in said["submods"].values():
+                about.update(changes)
+            return verify(signers[0].sign(said, typ="eat+jwt"))
+
+        return call
+
+    @pytest.mark.parametrize(
+        ("token", "changes"),
+        [
+            pytest.param("ear", {"edgeclave.product-id": "7"}, id="a text for a number"),
+            pytest.param("ear", {"edgeclave.security-version": None}, id="null for a number"),
+            pytest.param("ear", {"edgeclave.security-version": -1}, id="a number below zero"),
+            pytest.param("ear", {"edgeclave.unique-id": "ab"}, id="a short digest"),
+            pytest.param("ear", {"edgeclave.debug": 0}, id="a number for a truth"),
+            pytest.param("ear", {"edgeclave.platform-class": ["sgx"]}, id="a list for a class"),
+            pytest.param("ear", {"ear.status": 2}, id="a number for a status"),
+            pytest.param("platform_ear", {"edgeclave.runtime": {"mrenclave": "xyz"}}, id="a register not in hex"),
+            pytest.param("platform_ear", {"edgeclave.runtime": {"mrenclave": 1.5}}, id="a register of a fraction"),
+            pytest.param("platform_ear", {"edgeclave.kind": None}, id="no kind"),
+        ],
+    )
+    def test_claims_of_another_form(self, says, token, changes):
+        code, checks = says(token, changes)
+        assert (code, checks["token"]) == (1, "malformed-token")
+
+    def test_a_kind_that_the_policy_has_no_reference_value_for(self, says):
+        assert says("platform_ear", {"edgeclave.kind": "tdx"})[1]["runtime"] == "wrong-runtime"
+
+    def test_it_advises_against_the_platform(self, says):
+        code, checks = says("platform_ear", {"ear.status": "contraindicated"})
+        assert (code, checks["token"]) == (1, "contraindicated")
+
+    @pytest.mark.parametrize(("as_of", "code"), [(0, 0), (NOW - 1, 0), (-1, 1), (10**12, 1), (True, 1), ("now", 1)])
+    def test_as_of_when_it_appraised(self, verify, signers, platform_ear, as_of, code):
+        said = jwt.decode(platform_ear, options={"verify_signature": False})
+        assert verify(signers[0].sign({**said, "edgeclave.appraised-as-of": as_of}, typ="eat+jwt"))[0] == code
+        said = jwt.decode(maa_token(signers[0]), options={"verify_signature": False})
+        assert verify(signers[0].sign({**said, "x-edgeclave-appraised-as-of": as_of}, typ="JWT"))[0] == code
+
+    @pytest.mark.parametrize("allowed", [True, None, "false"])
+    def test_a_guest_whose_memory_may_be_moved(self, allowed):
+        registers = {f"x-ms-sevsnpvm-{claim}": 0 for claim in maa._SNP_REGISTERS}
+        fixed = {"is-debuggable": False, "reportdata": "00" * 64, "migration-allowed": allowed}
+        claims = {"x-ms-attestation-type": "sevsnpvm", **registers}
+        claims |= {f"x-ms-sevsnpvm-{name}": value for name, value in fixed.items()}
+        with pytest.raises(EvidenceError, match="migration-agent"):
+            maa.measurement(claims)
+        assert maa.measurement({**claims, "x-ms-sevsnpvm-migration-allowed": False})
 
 
 AROUND = {
