@@ -80,7 +80,7 @@ def appraise_token(
 def _of_maa(token: str, issuer: PinnedIssuer, policy: Policy | None, nonce: bytes | None, now: int) -> Iterator[Check]:
     claims = issuer.read(token, typ=maa.TYP, now=now)
     attestation_type = claims.get("x-ms-attestation-type")
-    if attestation_type not in _MAA_CLASSES:
+    if not isinstance(attestation_type, str) or attestation_type not in _MAA_CLASSES:
         what = f"a token about {str(attestation_type)[:80]}, which this release does not know"
         raise EvidenceError("wrong-attestation-type", what, advice="ask for a token about sgx or sevsnpvm")
     claims = maa.read_token(token, issuer, attestation_type=attestation_type, now=now)
@@ -103,7 +103,9 @@ def _of_ear(token: str, issuer: PinnedIssuer, policy: Policy | None, nonce: byte
     submodules = claims.get("submods")
     of_app = isinstance(submodules, dict) and ear.SUBMODULE in submodules
     about = ear.read_ear(token, issuer, now=now, submodule=ear.SUBMODULE if of_app else ear.PLATFORM_SUBMODULE)
-    said: _SaidOfApp | _SaidOfPlatform = msgspec.convert(about, _SaidOfApp if of_app else _SaidOfPlatform)
+    said: _SaidOfApp | _SaidOfPlatform
+    said = msgspec.convert(about, _SaidOfApp) if of_app else msgspec.convert(about, _SaidOfPlatform)
+    runtime = {} if isinstance(said, _SaidOfApp) else {name: _register(each) for name, each in said.runtime.items()}
     if said.status == ear.CONTRAINDICATED and said.platform_class != "emulated" and not said.debug:
         raise EvidenceError(
             "contraindicated", "the verifier itself advises against the platform", advice="do not use it; ask it why"
@@ -115,7 +117,7 @@ def _of_ear(token: str, issuer: PinnedIssuer, policy: Policy | None, nonce: byte
         if isinstance(said, _SaidOfApp):
             yield _trusted_app(policy, said.identity)
         else:
-            yield _runtime(policy, {name: _register(value) for name, value in said.runtime.items()}, said.kind)
+            yield _runtime(policy, runtime, said.kind)
     if nonce is not None:
         encoded = claims.get("eat_nonce")
         text = encoded if isinstance(encoded, str) else ""

@@ -101,6 +101,12 @@ class TestMaa:
             "trusted-app": "not judged",
         }
 
+    @pytest.mark.parametrize("about", [None, [], {}, "azurevm", 1])
+    def test_about_something_else(self, verify, signers, about):
+        said = jwt.decode(maa_token(signers[0]), options={"verify_signature": False})
+        code, checks = verify(signers[0].sign({**said, "x-ms-attestation-type": about}, typ="JWT"))
+        assert (code, checks["token"]) == (1, "wrong-attestation-type")
+
     def test_without_a_policy_only_whose_it_is(self, verify, signers):
         code, checks = verify(maa_token(signers[0]), policy=False)
         assert (code, checks["token"], checks["runtime"]) == (0, "passed", "not judged")
