@@ -49,6 +49,7 @@ anomalies = 1
 
 from __future__ import annotations
 
+import codecs
 import datetime
 from pathlib import Path
 from typing import Annotated
@@ -137,7 +138,7 @@ def load_policy(path: Path) -> Policy:
     if len(data) > MAX_POLICY_BYTES:
         raise bad_policy(str(path), f"over the limit of {MAX_POLICY_BYTES} bytes")
     try:
-        parsed = msgspec.toml.decode(data, type=_PolicyFile)
+        parsed = msgspec.toml.decode(data.removeprefix(codecs.BOM_UTF8), type=_PolicyFile)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise bad_policy(str(path), str(error)) from error
     try:

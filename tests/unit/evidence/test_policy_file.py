@@ -114,6 +114,10 @@ def test_a_mistake_is_named(write, old, new, named):
     assert named in str(refused.value)
 
 
+def test_as_an_editor_of_windows_writes_it(write):
+    assert load_policy(write("\N{BYTE ORDER MARK}" + GOOD.replace("\n", "\r\n"))) == load_policy(write(GOOD))
+
+
 def test_a_policy_that_is_not_there(tmp_path):
     with pytest.raises(ConfigurationError, match="no-such-file"):
         load_policy(tmp_path / "policy.toml")
