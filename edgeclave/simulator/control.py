@@ -162,7 +162,8 @@ class ControlSocket:
     def _describe(self) -> Status:
         device = self._settings.device_id
         agent = self._hub.twins.at_edge(IdentityName(device, EDGE_AGENT)).reported
-        reported = agent.get("modules", {})
+        system = {f"${name}": module for name, module in agent.get("systemModules", {}).items()}
+        reported = {**system, **agent.get("modules", {})}
         waiting = self._hub.inputs.counts(device)
         modules = []
         for identity in self._hub.identities.modules(device):
@@ -173,7 +174,7 @@ class ControlSocket:
                     module_id,
                     shown.get("runtimeStatus", ""),
                     shown.get("statusDescription", ""),
-                    self._hub.links.get(identity.name) is not None,
+                    self._hub.connected(identity.name),
                     shown.get("restartCount", 0),
                     shown.get("lastStartTimeUtc", ""),
                     waiting.get(module_id, 0),

@@ -112,6 +112,10 @@ class EdgeHub:
         """How many messages the hub has taken since this state began."""
         return self._message_log.count()
 
+    def connected(self, name: IdentityName) -> bool:
+        """Whether it has a connection here; edgeHub itself always has."""
+        return name == self._name or self.links.get(name) is not None
+
     def cut_off(self, name: IdentityName) -> bool:
         """Whether IoT Hub cannot reach it because the edge device is offline."""
         return not self.upstream.online and name.device_id == self._name.device_id

@@ -36,5 +36,5 @@ def twin_view(hub: EdgeHub, identity: HubIdentity) -> dict[str, Any]:
 
 
 def connection_state(hub: EdgeHub, identity: HubIdentity) -> str:
-    connected = hub.links.get(identity.name) is not None and not hub.cut_off(identity.name)
+    connected = hub.connected(identity.name) and not hub.cut_off(identity.name)
     return "Connected" if connected else "Disconnected"

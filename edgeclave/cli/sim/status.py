@@ -62,11 +62,9 @@ def offline(
 def _print(status: Status) -> None:
     console = Console(highlight=False, emoji=False, soft_wrap=True)
     console.print(f"IoT Hub {status.hub} and edge device {status.device_id}, simulated, on {status.address}")
-    waiting = f", {status.waiting_upstream} messages wait" if status.waiting_upstream else ""
-    if status.online:
-        console.print(f"upstream [green]online[/]{waiting}; {status.events} messages have arrived")
-    else:
-        console.print(f"upstream [red]offline[/]{waiting}; {status.events} messages have arrived before")
+    upstream = "[green]online[/]" if status.online else "[red]offline[/]"
+    waiting = f", {status.waiting_upstream} waiting" if status.waiting_upstream else ""
+    console.print(f"upstream {upstream}; messages: {status.events} arrived{waiting}")
     if status.deployment_problem:
         console.print(f"[red]deployment refused[/] {status.deployment_problem}", markup=True)
     table = Table(box=None, pad_edge=False)

@@ -99,7 +99,12 @@ def test_status_names_every_module(commands: Commands) -> None:
     assert (status["online"], status["deviceId"]) == (True, "edge01")
     sensor = commands.module("temperature_sensor")
     assert (sensor["status"], sensor["restartCount"]) == ("running", 0)
-    assert "temperature_sensor" in commands.run("status").stdout
+    for system in ("$edgeAgent", "$edgeHub"):
+        module = commands.module(system)
+        assert (module["status"], module["connected"]) == ("running", True)
+    shown = commands.run("status").stdout
+    assert "upstream online; messages: " in shown
+    assert "temperature_sensor" in shown
 
 
 def test_twins_are_read_and_set(commands: Commands) -> None:
@@ -122,8 +127,12 @@ def test_methods_are_called(commands: Commands) -> None:
 def test_send_reaches_an_input(commands: Commands) -> None:
     body = json.dumps({"machine": {"temperature": 5000}})
     assert commands.run("send", "temperature_filter", "input1", "-", "-p", "a=b", stdin=body).returncode == 0
-    done = commands.run("monitor", "--from", "earliest", "--for", "4", "--json")
-    assert 5000 in [json.loads(line)["body"]["machine"]["temperature"] for line in done.stdout.splitlines()]
+
+    def temperatures() -> list[float]:
+        lines = commands.run("monitor", "--from", "earliest", "--for", "4", "--json").stdout.splitlines()
+        return [json.loads(line)["body"]["machine"]["temperature"] for line in lines]
+
+    commands.until(lambda: 5000 in temperatures())
     assert "not-found" in commands.run("send", "nobody", "i", "{}").stderr
 
 
@@ -184,6 +193,7 @@ def test_offline_is_an_outage_that_survives_a_restart(commands: Commands) -> Non
     assert commands.run("offline", "on").returncode == 0
     taken = commands.status()["events"]
     commands.until(lambda: commands.status()["waitingUpstream"] > 2)
+    assert f"upstream offline; messages: {taken} arrived, " in commands.run("status").stdout
     assert commands.module("temperature_sensor")["connected"]
     assert "not connected" in commands.run("method", "temperature_sensor", "reset").stderr
     commands.run("twin", "set", "temperature_filter", '{"threshold": 23}')

@@ -175,6 +175,13 @@ async def test_during_an_outage_the_service_sees_what_it_last_heard(device: Devi
     assert view["connectionState"] == "Disconnected"
 
 
+async def test_edge_hub_is_connected_to_iot_hub_except_in_an_outage(device: Device, store: Store) -> None:
+    edge_hub = device.identities.get(EDGE_HUB)
+    assert twin_view(device.hub, edge_hub)["connectionState"] == "Connected"
+    await device.set_online(False)
+    assert twin_view(device.hub, edge_hub)["connectionState"] == "Disconnected"
+
+
 async def test_other_devices_are_not_cut_off(device: Device, store: Store) -> None:
     other = IdentityName("edge02")
     device.identities.create(other)
