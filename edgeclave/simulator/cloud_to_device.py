@@ -1,9 +1,10 @@
 """Cloud-to-device messages and their feedback (IoT Hub developer guide, messages-c2d).
 
-A message waits in the input queue of its device until the device acknowledges it or it expires. A device that leaves
-with a message unacknowledged gets it again, up to the hub's greatest delivery count; then it is dead-lettered. Its
-sender chooses with the property `iothub-ack` (none, positive, negative, full) which outcomes it wants to read from the
-feedback queue. Limits are Azure's: 64 KB, 50 waiting messages a device, a time to live of at most two days.
+A message waits in the input queue of its device until the device acknowledges it or it expires, which may be before it
+is sent. A device that leaves with a message unacknowledged gets it again, up to the hub's greatest delivery count; then
+it is dead-lettered. Its sender chooses with the property `iothub-ack` (none, positive, negative, full) which outcomes it
+wants to read from the feedback queue. Limits are Azure's: 64 KB, 50 waiting messages a device, a time to live of at most
+two days.
 """
 
 from __future__ import annotations
@@ -79,9 +80,7 @@ class CloudToDevice:
             raise HubError(
                 403, "DeviceMaximumQueueDepthExceeded", f"{MAX_WAITING} messages wait for {command.device_id} already"
             )
-        if lifetime <= 0:
-            raise bad_request("the message has expired already", where="absolute-expiry-time")
-        lifetime = min(lifetime, MAX_LIFETIME_SECONDS)
+        lifetime = max(0, min(lifetime, MAX_LIFETIME_SECONDS))
         system = {"$.to": f"/devices/{command.device_id}/messages/devicebound", **command.system}
         bag = encode_properties(command.properties, system)
         if len(bag) > MAX_PROPERTY_BAG_CHARACTERS:
@@ -93,6 +92,8 @@ class CloudToDevice:
                 "INSERT INTO commands (input_id, device_id, message_id, ack, expires_ms) VALUES (?, ?, ?, ?, ?)",
                 (number, command.device_id, command.system["$.mid"], ack, int((present + lifetime) * 1000)),
             )
+            if lifetime == 0:
+                self.forget_expired()
 
     def after_commit(self, outcome: Outcome) -> None:
         """Calls `outcome` when what was sent so far is on disk, or cannot be."""

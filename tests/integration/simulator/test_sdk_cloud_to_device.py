@@ -143,13 +143,25 @@ async def test_expired_and_purged_messages_are_told_to_who_asked(
     ]
 
 
+async def test_what_has_expired_when_it_is_sent_is_dead_lettered_at_once(
+    service: Callable[..., IoTHubRegistryManager], device: Callable[..., Any], arrivals: Any
+) -> None:
+    manager, got = service(), arrivals()
+    await device(got.put)
+    past = {"messageId": "past", "iothub-ack": "full", "expiryTimeUtc": int(time.time() * 1000) - 1000}
+    await asyncio.to_thread(manager.send_c2d_message, "leaf", "too late", past)
+    await asyncio.to_thread(manager.send_c2d_message, "leaf", "in time")
+    assert (await got.next()).data == b"in time"
+    _token, (record,) = await feedback_within(manager)
+    assert (record["originalMessageId"], record["statusCode"]) == ("past", "Expired")
+
+
 @pytest.mark.parametrize(
     ("device_id", "body", "properties"),
     [
         pytest.param("nobody", "x", {}, id="unknown device"),
         pytest.param("leaf", "x" * 65_537, {}, id="over 64 KB"),
         pytest.param("leaf", "x", {"iothub-ack": "maybe"}, id="unknown kind of feedback"),
-        pytest.param("leaf", "x", {"expiryTimeUtc": 1}, id="expired"),
     ],
 )
 async def test_what_no_device_can_get_is_refused(
