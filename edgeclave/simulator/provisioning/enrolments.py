@@ -24,6 +24,7 @@ from edgeclave.simulator.twin_document import check, check_size, dump
 MAX_ENROLMENTS = 1000  # individual and groups together; Azure's is higher, a test's is not
 MAX_CERTIFICATE_CHARACTERS = 64 * 1024
 SYMMETRIC_KEY, X509 = "symmetricKey", "x509"
+_PEM = "-----BEGIN"
 _ID = re.compile(r"[A-Za-z0-9\-._:]{1,128}")
 
 
@@ -57,7 +58,7 @@ class Enrolment:
         """Of the device itself (individual) or of the authority that signed it (group)."""
         if self.kind != X509:
             return []
-        return [_certificate(pem) for pem in _pems(self.document["attestation"]["x509"])]
+        return [_certificate(text) for text in _given(self.document["attestation"]["x509"])]
 
     def shown(self) -> dict[str, Any]:
         """The REST document."""
@@ -137,12 +138,12 @@ def _complete(document: Mapping[str, Any], *, is_group: bool) -> dict[str, Any]:
         keys = {name: _key(given.get(name), name) for name in ("primaryKey", "secondaryKey")}
         attestation = {"type": kind, "symmetricKey": keys}
     elif kind == X509:
-        pems = _pems(_object(attestation, "x509"))
-        if not pems:
+        texts = _given(_object(attestation, "x509"))
+        if not texts:
             place = "signingCertificates" if is_group else "clientCertificates"
             raise bad_request(f"needs {place}.primary.certificate", where="attestation.x509")
-        for pem in pems:
-            _certificate(pem)
+        for text in texts:
+            _certificate(text)
     else:
         raise bad_request(
             "is symmetricKey or x509; the simulator has no TPM",
@@ -191,8 +192,8 @@ def _key(given: object, name: str) -> str:
     return str(given)
 
 
-def _pems(attestation: Mapping[str, Any]) -> list[str]:
-    """PEM or bare base64, as the service API takes both."""
+def _given(attestation: Mapping[str, Any]) -> list[str]:
+    """The certificates as they were given: PEM, or base64 of PEM or DER."""
     found = []
     for holder in ("clientCertificates", "signingCertificates"):
         for which in ("primary", "secondary"):
@@ -207,11 +208,13 @@ def _certificate(text: str) -> x509.Certificate:
     if len(text) > MAX_CERTIFICATE_CHARACTERS:
         raise bad_request(f"has over {MAX_CERTIFICATE_CHARACTERS} characters", where="attestation.x509")
     try:
-        if text.lstrip().startswith("-----BEGIN"):
-            return x509.load_pem_x509_certificate(text.encode())
-        return x509.load_der_x509_certificate(base64.b64decode(text))
+        raw = text.encode() if text.lstrip().startswith(_PEM) else base64.b64decode(text)
+        if raw.lstrip().startswith(_PEM.encode()):
+            return x509.load_pem_x509_certificate(raw)
+        return x509.load_der_x509_certificate(raw)
     except ValueError as error:
-        raise bad_request("is not a certificate in PEM or base64", where="attestation.x509") from error
+        what = "is not a certificate in PEM, nor base64 of one in PEM or DER"
+        raise bad_request(what, where="attestation.x509") from error
 
 
 def _enrolment(row: sqlite3.Row) -> Enrolment:
