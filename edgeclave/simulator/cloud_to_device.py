@@ -1,10 +1,10 @@
 """Cloud-to-device messages and their feedback (IoT Hub developer guide, messages-c2d).
 
-A message waits in the input queue of its device until the device acknowledges it or it expires, which may be before it
-is sent. A device that leaves with a message unacknowledged gets it again, up to the hub's greatest delivery count; then
-it is dead-lettered. Its sender chooses with the property `iothub-ack` (none, positive, negative, full) which outcomes it
-wants to read from the feedback queue. Limits are Azure's: 64 KB, 50 waiting messages a device, a time to live of at most
-two days.
+A message waits in the input queue of its device until the device acknowledges it or it expires, which may be before
+it is sent. A device that leaves with a message unacknowledged gets it again, up to the hub's greatest delivery count;
+then it is dead-lettered. Its sender chooses with the property `iothub-ack` (none, positive, negative, full) which
+outcomes it wants to read from the feedback queue. Limits are Azure's: 64 KB, 50 waiting messages a device, a time to
+live of at most two days.
 """
 
 from __future__ import annotations

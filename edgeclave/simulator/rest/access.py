@@ -11,6 +11,7 @@ from edgeclave.simulator.edge_hub import EdgeHub
 from edgeclave.simulator.hub_errors import HubError
 from edgeclave.simulator.identities import IdentityName
 from edgeclave.simulator.policies import Right, policy_key, require
+from edgeclave.simulator.rest import files
 from edgeclave.simulator.sas import SharedAccessSignature
 from edgeclave.simulator.settings import DPS_HOST, Settings
 
@@ -60,7 +61,12 @@ class RestAccess:
             and request.method in ("GET", "PUT", "DELETE")
             and (request.path == modules or request.path.startswith(f"{modules}/"))
         )
-        if not methods_of_own_device and not manages_its_modules:
+        uploads_files = (
+            not name.module_id
+            and request.method == "POST"
+            and request.path in [path.format(device=name.device_id) for path in files.PATHS]
+        )
+        if not methods_of_own_device and not manages_its_modules and not uploads_files:
             may = "may only invoke methods on its own device"
             raise HubError(403, "Forbidden", f"{name} {may}; an edge device also manages its modules")
 

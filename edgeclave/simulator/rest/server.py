@@ -19,6 +19,7 @@ from edgeclave.simulator.rest import (
     configurations,
     deployments,
     enrolments,
+    files,
     identities,
     methods,
     twins,
@@ -50,7 +51,7 @@ class RestServer:
     async def _make_runner(self) -> web.AppRunner:
         application = web.Application(middlewares=[self._guard], client_max_size=MAX_REQUEST_BYTES)
         application[IOT_HUB] = self._hub
-        for part in (deployments, configurations, twins, methods, commands, enrolments, bulk, identities):
+        for part in (deployments, configurations, twins, methods, commands, files, enrolments, bulk, identities):
             application.add_routes(part.routes())
         application.add_routes([web.get(websocket.PATH, self._websocket)])
         runner = web.AppRunner(application, access_log=None, logger=http_logger(), shutdown_timeout=SHUTDOWN_SECONDS)
