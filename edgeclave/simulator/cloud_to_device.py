@@ -20,7 +20,7 @@ from edgeclave.simulator.edge_hub import EdgeHub
 from edgeclave.simulator.hub_errors import HubError, bad_request
 from edgeclave.simulator.identities import IdentityName
 from edgeclave.simulator.log import logger
-from edgeclave.simulator.message import MAX_PROPERTIES, MAX_PROPERTY_BAG_CHARACTERS, encode_properties
+from edgeclave.simulator.message import MAX_PROPERTIES, MAX_PROPERTY_BAG_CHARACTERS, encode_properties, too_long
 from edgeclave.simulator.store import Outcome
 
 MAX_BODY_BYTES = 64 * 1024
@@ -84,7 +84,7 @@ class CloudToDevice:
         system = {"$.to": f"/devices/{command.device_id}/messages/devicebound", **command.system}
         bag = encode_properties(command.properties, system)
         if len(bag) > MAX_PROPERTY_BAG_CHARACTERS:
-            raise bad_request("the message's properties are over their limit")
+            raise too_long()
         topic = f"devices/{command.device_id}/messages/devicebound/{bag}"
         with self._store.write() as connection:
             number = self._hub.inputs.put(name, topic, command.body, priority=0, time_to_live_seconds=lifetime)

@@ -20,11 +20,11 @@ from aiohttp import web
 
 from edgeclave.edge.store import StoreError
 from edgeclave.errors import ConfigurationError, EdgeclaveError
-from edgeclave.simulator.edge_hub import EDGE_AGENT, EdgeHub
+from edgeclave.simulator.edge_hub import EDGE_AGENT, EdgeHub, too_large
 from edgeclave.simulator.hub_errors import HubError
 from edgeclave.simulator.identities import SYSTEM_MODULES, IdentityName
 from edgeclave.simulator.log import http_logger
-from edgeclave.simulator.message import MAX_BODY_BYTES, Message
+from edgeclave.simulator.message import MAX_BODY_BYTES, Message, decode_properties, encode_properties
 from edgeclave.simulator.settings import Settings
 from edgeclave.simulator.workload.sockets import make_private, runtime_folder
 
@@ -140,13 +140,21 @@ class ControlSocket:
     async def _input(self, request: web.Request) -> web.Response:
         order = await _body(request, InputOrder)
         target = IdentityName(self._settings.device_id, order.module_id)
+        advice = "`edgeclave sim status` names the modules"
         if order.module_id in SYSTEM_MODULES:
-            raise ConfigurationError("no-inputs", f"{order.module_id} has no inputs", where="MODULE")
+            raise ConfigurationError("no-inputs", f"{order.module_id} has no inputs", where="MODULE", advice=advice)
+        if not order.module_id or self._hub.identities.find(target) is None:
+            what = f"there is no module {order.module_id[:128]!r}"
+            raise ConfigurationError("module-not-found", what, where="MODULE", advice=advice)
         if not order.input_name or "/" in order.input_name:
             raise ConfigurationError(
-                "bad-input-name", f"{order.input_name!r} is not the name of an input", where="INPUT"
+                "bad-input-name",
+                f"{order.input_name!r} is not the name of an input",
+                where="INPUT",
+                advice="name it as routes do after /inputs/",
             )
-        self._hub.send_to_input(target, order.input_name, Message(order.body, order.properties, order.system))
+        bag = encode_properties(order.properties, order.system)  # no more than a sender could have sent
+        self._hub.send_to_input(target, order.input_name, Message(order.body, *decode_properties(bag)))
         await self._hub.store.committed()
         return web.json_response({})
 
@@ -216,12 +224,15 @@ async def ask(state: Path, method: str, path: str, order: msgspec.Struct | None 
     """The client's end: the JSON answer of the simulator that runs on this state directory.
 
     Raises:
-        ConfigurationError: `simulator-not-running`.
+        ConfigurationError: `simulator-not-running`, `simulator-busy`.
+        HubError: `message-too-large`.
         EdgeclaveError: what the simulator refused.
     """
     connector = aiohttp.UnixConnector(path=os.fspath(runtime_folder(state) / SOCKET_NAME))
     timeout = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
     data = None if order is None else msgspec.json.encode(order)
+    if data is not None and len(data) > MAX_REQUEST_BYTES:
+        raise too_large()
     try:
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
@@ -230,7 +241,14 @@ async def ask(state: Path, method: str, path: str, order: msgspec.Struct | None 
             document = await answer.json()
             if answer.status == 200:
                 return document
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+    except TimeoutError as error:
+        raise ConfigurationError(
+            "simulator-busy",
+            f"the simulator did not answer within {REQUEST_SECONDS} s",
+            where=str(state),
+            advice="see `edgeclave sim logs simulator`",
+        ) from error
+    except (aiohttp.ClientError, OSError) as error:
         raise not_running(state) from error
     raise EdgeclaveError(document["code"], document["what"], where=document["where"], advice=document["advice"])
 

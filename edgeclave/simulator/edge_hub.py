@@ -40,6 +40,7 @@ from edgeclave.simulator.upstream import Upstream
 EDGE_AGENT, EDGE_HUB = SYSTEM_MODULES
 DESIRED_FILTER = "$iothub/twin/PATCH/properties/desired/#"
 TWIN_CHANGES = "/twinChangeNotifications"
+MAX_TOPIC_BYTES = 0xFFFF  # MQTT's own limit
 _log = logger("edge-hub")
 
 
@@ -174,6 +175,8 @@ class EdgeHub:
                 system |= {wire: message.system[own]} if own in message.system else {}
         bag = encode_properties(message.properties, system)
         topic = f"devices/{target.device_id}/modules/{target.module_id}/inputs/{quote(input_name)}/{bag}/"
+        if len(topic) > MAX_TOPIC_BYTES:  # all of it is ASCII
+            raise bad_request("the message's properties are too long for an input")
         self.inputs.put(target, topic, message.body, priority=priority, time_to_live_seconds=time_to_live_seconds)
 
     def _upstream_changed(self, online: bool) -> None:
@@ -205,9 +208,13 @@ class EdgeHub:
                 raise bad_request(error.what, where=error.where, advice=error.advice) from error
 
 
+def too_large() -> HubError:
+    return HubError(413, "MessageTooLarge", f"a message has at most {MAX_BODY_BYTES} bytes", advice="send less in one")
+
+
 def _check_size(message: Message) -> None:
     if len(message.body) > MAX_BODY_BYTES:
-        raise HubError(413, "MessageTooLarge", f"a message has at most {MAX_BODY_BYTES} bytes")
+        raise too_large()
 
 
 def _source(sender: IdentityName, message: Message) -> str:

@@ -57,8 +57,12 @@ async def connection_of(directory: Path, kind: Kind | Literal["device"], policy:
 
     Raises:
         HubError: there is no such policy.
-        ConfigurationError: what is wrong with the state.
+        ConfigurationError: `no-policy`, or what is wrong with the state.
     """
+    if kind == "device" and policy:
+        raise ConfigurationError(
+            "no-policy", "a device has a key of its own and no policy", where="--policy", advice="leave it out"
+        )
     async with _joined(directory) as joined:
         if isinstance(joined, SimulatorState):
             settings, ca_file = with_usable_ports(joined.store, joined.settings), str(joined.pki.ca_file)

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from edgeclave.deployment.conditions import UNDEFINED
-from edgeclave.simulator.hub_errors import bad_request
+from edgeclave.simulator.hub_errors import HubError, bad_request
 from edgeclave.simulator.identities import IdentityName
 
 MAX_BODY_BYTES = 256 * 1024  # IoT Hub's limit for a device-to-cloud message
@@ -128,6 +128,11 @@ def twin_change(hub: IdentityName, sender: IdentityName, patch: Mapping[str, Any
     return Message(json.dumps(patch, separators=(",", ":")).encode(), {}, system)
 
 
+def too_long() -> HubError:
+    limit = f"a message's properties have at most {MAX_PROPERTY_BAG_CHARACTERS} characters, percent-encoded"
+    return bad_request(limit, advice="send fewer, or shorter ones")
+
+
 def decode_properties(bag: str) -> tuple[dict[str, str], dict[str, str]]:
     """(application properties, system properties) of the end of a topic.
 
@@ -135,7 +140,7 @@ def decode_properties(bag: str) -> tuple[dict[str, str], dict[str, str]]:
         HubError: 400 for too many or too long.
     """
     if len(bag) > MAX_PROPERTY_BAG_CHARACTERS:
-        raise bad_request("the message's properties are over their limit")
+        raise too_long()
     properties: dict[str, str] = {}
     system: dict[str, str] = {}
     for part in bag.strip("/").split("&"):
@@ -144,7 +149,7 @@ def decode_properties(bag: str) -> tuple[dict[str, str], dict[str, str]]:
             name = unquote(name)
             (system if name.startswith("$.") else properties)[name] = unquote(value)
     if len(properties) + len(system) > MAX_PROPERTIES:
-        raise bad_request(f"a message has at most {MAX_PROPERTIES} properties")
+        raise bad_request(f"a message has at most {MAX_PROPERTIES} properties", advice="send fewer")
     return properties, system
 
 

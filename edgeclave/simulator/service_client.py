@@ -16,6 +16,13 @@ import msgspec
 from edgeclave.errors import ConfigurationError
 
 REQUEST_SECONDS = 60  # beyond what the order itself may take
+_SEE_LOG = "see `edgeclave sim logs simulator`"
+_ADVICE = {
+    400: "correct what the message names",
+    404: "`edgeclave sim status` says which modules there are, and which are connected",
+    413: "send less",
+    504: "see `edgeclave sim logs MODULE`, or give it more time with --timeout",
+}
 
 
 class ApplyDeployment(msgspec.Struct, tag=True, rename="camel"):
@@ -107,9 +114,7 @@ async def carry_out(order: Order, *, connection_string: str, ca_file: str) -> An
         last = errors.decode("utf-8", "replace").strip().rpartition("\n")[2]
         raise _failed(f"azure-iot-hub could not be run: {last[:300]}", order) from error
     if answer.status:
-        raise ConfigurationError(
-            "refused-by-hub", f"the hub refused it: {answer.message} (HTTP {answer.status})", where=order.device_id
-        )
+        raise _refused(answer, order)
     return answer.value
 
 
@@ -117,8 +122,22 @@ def _patience(order: Order) -> int:
     return order.response_seconds + order.connect_seconds if isinstance(order, InvokeMethod) else 0
 
 
+def _refused(answer: _Answer, order: Order) -> ConfigurationError:
+    name, _, what = answer.message.removeprefix("ErrorCode:").partition(";")
+    return ConfigurationError(
+        "refused-by-hub",
+        f"the hub refused it: {what} ({answer.status} {name})",
+        where=_target(order),
+        advice=_ADVICE.get(answer.status, _SEE_LOG),
+    )
+
+
 def _failed(what: str, order: Order) -> ConfigurationError:
-    return ConfigurationError("service-client-failed", what, where=order.device_id)
+    return ConfigurationError("service-client-failed", what, where=_target(order), advice=_SEE_LOG)
+
+
+def _target(order: Order) -> str:
+    return "/".join(filter(None, (order.device_id, getattr(order, "module_id", ""))))
 
 
 def main() -> None:

@@ -14,10 +14,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from edgeclave.cli.sim.options import DEFAULT_STATE, State, read_argument
+from edgeclave.cli.sim.options import DEFAULT_STATE, State, not_empty, read_argument
 from edgeclave.errors import ConfigurationError
-from edgeclave.simulator.control import InputOrder, ask
+from edgeclave.simulator.control import InputOrder, ask, not_running
 from edgeclave.simulator.join import connection_of
+from edgeclave.simulator.state import is_running
 
 _ORIGIN = "iothub-connection-device-id", "iothub-connection-module-id"
 
@@ -38,6 +39,8 @@ def monitor(
 
     Example: edgeclave sim monitor --from earliest --count 10 --json
     """
+    if not is_running(state):
+        raise not_running(state)
     text, ca_file, _device = asyncio.run(connection_of(state, "eventhub"))
     console = Console(highlight=False, emoji=False, soft_wrap=True)
 
@@ -68,10 +71,12 @@ def send(
     for each in properties or []:
         name, equals, value = each.partition("=")
         if not name or not equals:
-            raise ConfigurationError("bad-property", f"{each!r} is not NAME=VALUE", where="--property")
+            raise ConfigurationError(
+                "bad-property", f"{each!r} is not NAME=VALUE", where="--property", advice="write it as -p unit=C"
+            )
         pairs[name] = value
     order = InputOrder(
-        module,
+        not_empty(module, "MODULE"),
         input_name,
         read_argument(body, "BODY"),
         pairs,
@@ -109,7 +114,11 @@ async def _read(text: str, ca_file: str, start: Start, count: int | None, second
         stopped.cancel()
         await end(reading)
         if not reading.cancelled() and (error := reading.exception()):
-            raise ConfigurationError("reading-failed", f"the hub cannot be read: {error}") from error
+            raise ConfigurationError(
+                "reading-failed",
+                f"the hub cannot be read: {error}",
+                advice="see `edgeclave sim status`, and `edgeclave sim logs simulator`",
+            ) from error
 
 
 def _decode(event: Any) -> dict[str, Any]:

@@ -49,7 +49,8 @@ def set_(
     runtime = _runtime(state)
     value = read_json_argument(patch, "PATCH")
     if not isinstance(value, dict):
-        raise ConfigurationError("bad-patch", "must be a JSON object", where="PATCH")
+        advice = "name the properties: '{\"interval\": 5}'"
+        raise ConfigurationError("bad-patch", "must be a JSON object", where="PATCH", advice=advice)
     order = PatchTwin(
         *_names(runtime, target), desired=None if tags else value, tags=value if tags else None, replace=replace
     )
@@ -76,7 +77,7 @@ def method(
     order = InvokeMethod(
         runtime.settings.device_id,
         not_empty(module, "MODULE"),
-        name,
+        not_empty(name, "NAME"),
         read_json_argument(payload, "PAYLOAD"),
         response_seconds,
         connect_seconds,

@@ -31,7 +31,12 @@ def read_argument(text: str, where: str) -> bytes:
     try:
         return Path(text[1:]).read_bytes()
     except OSError as error:
-        raise ConfigurationError("file-unreadable", f"{text[1:]}: {error.strerror}", where=where) from error
+        raise ConfigurationError(
+            "file-unreadable",
+            f"{text[1:]}: {error.strerror}",
+            where=where,
+            advice="name a file as @FILE, or - for standard input",
+        ) from error
 
 
 def not_empty(name: str, where: str) -> str:
@@ -44,7 +49,8 @@ def not_empty(name: str, where: str) -> str:
 def read_json_argument(text: str, where: str) -> Any:
     """Raises ConfigurationError `bad-json`, or `file-unreadable`."""
     raw = read_argument(text, where)
-    advice = "" if text == "-" or text.startswith("@") else "quote it for the shell: '{\"name\": 1}'"
+    from_elsewhere = text == "-" or text.startswith("@")
+    advice = "correct it there" if from_elsewhere else "quote it for the shell: '{\"name\": 1}'"
     try:
         return json.loads(raw, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:

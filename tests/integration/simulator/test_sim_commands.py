@@ -147,14 +147,38 @@ def test_send_reaches_an_input(commands: Commands) -> None:
         (["send", "$edgeHub", "input1", "{}"], "$edgeHub has no inputs"),
         (["send", "temperature_filter", "in/put", "{}"], "'in/put' is not the name of an input"),
         (["send", "temperature_filter", "", "{}"], "'' is not the name of an input"),
+        (["send", "nobody", "input1", "{}"], "there is no module 'nobody'"),
+        (["send", "", "input1", "{}"], "the name is empty"),
+        (["send", "temperature_filter", "input1", "{}", "-p", "unit"], "'unit' is not NAME=VALUE"),
+        (["send", "temperature_filter", "input1", "{}", "-p", "x=" + 17_000 * "x"], "properties have at most 16384"),
+        (["send", "temperature_filter", "input1", "@nowhere"], "nowhere: No such file"),
+        (["twin", "get", "nobody"], "there is no module edge01/nobody (404 ModuleNotFound)"),
+        (["twin", "set", "temperature_filter", "[1]"], "must be a JSON object"),
+        (["twin", "set", "temperature_filter", '{"a b": 1}'], "'a b' is not a property name"),
+        (["method", "temperature_filter", ""], "the name is empty"),
         (["connection-string", "service", "--policy", "nobody"], "registryReadWrite"),
+        (["connection-string", "device", "--policy", "service"], "a device has a key of its own"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
 )
-def test_what_cannot_be_meant_is_refused(commands: Commands, arguments: list[str], said: str) -> None:
+def test_what_cannot_be_meant_is_refused_with_what_to_do(commands: Commands, arguments: list[str], said: str) -> None:
     done = commands.run(*arguments)
     assert done.returncode == 1
     assert said in done.stderr
+    assert "\n  do:    " in done.stderr
+
+
+@pytest.mark.parametrize("size", [262_145, 3_000_000], ids=["one byte too many", "more than the simulator reads"])
+def test_a_message_over_the_limit_is_not_sent(commands: Commands, size: int) -> None:
+    done = commands.run("send", "temperature_filter", "input1", "-", stdin="x" * size)
+    assert (done.returncode, "at most 262144 bytes" in done.stderr) == (1, True), done.stderr
+
+
+def test_what_needs_a_running_simulator_says_so(tmp_path: Path) -> None:
+    commands = Commands(tmp_path / "state")
+    for arguments in (["monitor"], ["send", "m", "i", "{}"], ["twin", "get", "m"], ["offline", "on"]):
+        done = commands.run(*arguments)
+        assert (done.returncode, "simulator-not-running" in done.stderr) == (1, True), done.stderr
 
 
 def test_the_state_needs_a_directory_that_can_be_made(tmp_path: Path) -> None:
