@@ -228,7 +228,8 @@ class Identities:
                 ),
             )
             connection.execute(
-                "INSERT INTO twins VALUES (?, ?, '{}', '{}', '{}', 1, 1, 1, 1, ?, ?)", (*identity.name, now, now)
+                "INSERT INTO twins VALUES (?, ?, '{}', '{}', '{}', 1, 1, 1, 1, ?, ?, '{}', '{}')",
+                (*identity.name, now, now),
             )
 
     def _new_address(self, name: IdentityName) -> str:

@@ -101,6 +101,12 @@ MIGRATIONS = (
     """
     ALTER TABLE commands ADD COLUMN deliveries INTEGER NOT NULL DEFAULT 0
     """,
+    # when each property of a twin was changed
+    """
+    ALTER TABLE twins ADD COLUMN desired_metadata TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE twins ADD COLUMN reported_metadata TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE outage_twins ADD COLUMN metadata TEXT NOT NULL DEFAULT '{}'
+    """,
 )
 
 

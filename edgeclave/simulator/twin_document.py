@@ -50,6 +50,21 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Section:
     return patch
 
 
+def stamped(metadata: Mapping[str, Any], patch: Mapping[str, Any], stamp: Mapping[str, Any]) -> Section:
+    """The metadata of a section after a patch: what it changed has the stamp, and all that holds it.
+
+    >>> stamped({"$at": 1, "a": {"$at": 1, "b": {"$at": 1}}, "c": {"$at": 1}}, {"a": {"d": 5}, "c": None}, {"$at": 2})
+    {'$at': 2, 'a': {'$at': 2, 'b': {'$at': 1}, 'd': {'$at': 2}}}
+    """
+    marked: Section = {**metadata, **stamp}
+    for key, value in patch.items():
+        if value is None:
+            marked.pop(key, None)
+        else:
+            marked[key] = stamped(marked.get(key, {}), value, stamp) if isinstance(value, Mapping) else dict(stamp)
+    return marked
+
+
 def without_metadata(value: object, where: str) -> Section:
     """The object without $version and $metadata, which clients send back as they got them.
 

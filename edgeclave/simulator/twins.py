@@ -26,6 +26,7 @@ from edgeclave.simulator.twin_document import (
     difference,
     dump,
     merge,
+    stamped,
     without_metadata,
 )
 
@@ -46,6 +47,8 @@ class Twin:
     version: int
     desired_updated: str
     reported_updated: str
+    desired_metadata: Section
+    reported_metadata: Section
 
     @property
     def etag(self) -> str:
@@ -63,12 +66,12 @@ class Twin:
         return {
             "desired": {
                 **self.desired,
-                "$metadata": {"$lastUpdated": self.desired_updated, "$lastUpdatedVersion": self.desired_version},
+                "$metadata": {**_stamp(self.desired_updated, self.desired_version), **self.desired_metadata},
                 "$version": self.desired_version,
             },
             "reported": {
                 **self.reported,
-                "$metadata": {"$lastUpdated": self.reported_updated},
+                "$metadata": {**_stamp(self.reported_updated), **self.reported_metadata},
                 "$version": self.reported_version,
             },
         }
@@ -148,6 +151,8 @@ class Twins:
             row["version"],
             row["desired_updated"],
             row["reported_updated"],
+            json.loads(row["desired_metadata"]),
+            json.loads(row["reported_metadata"]),
         )
 
     def patch_reported(self, name: IdentityName, patch: object) -> int:
@@ -158,12 +163,14 @@ class Twins:
         twin = self._both(name)
         reported = merge(twin.reported, clean)
         check_size(reported, MAX_PROPERTIES_BYTES, where)
+        now = _now()
+        metadata = stamped(twin.reported_metadata, clean, _stamp(now))
         with self._store.write() as connection:
             self._keep_if_cut_off(twin, "reported")
             connection.execute(
                 "UPDATE twins SET reported = ?, reported_version = reported_version + 1, version = version + 1,"
-                " reported_updated = ? WHERE device_id = ? AND module_id = ?",
-                (dump(reported), _now(), *name),
+                " reported_updated = ?, reported_metadata = ? WHERE device_id = ? AND module_id = ?",
+                (dump(reported), now, dump(metadata), *name),
             )
         self._announce_change(name)
         return twin.reported_version + 1
@@ -200,14 +207,17 @@ class Twins:
         patch = difference(twin.desired, desired)
         if not patch and tags == twin.tags:
             return
-        version = twin.desired_version + (1 if patch else 0)
+        version, updated, metadata = twin.desired_version, twin.desired_updated, twin.desired_metadata
+        if patch:
+            version, updated = version + 1, _now()
+            metadata = stamped(metadata, patch, _stamp(updated, version))
         with self._store.write() as connection:
             if patch:
                 self._keep_if_cut_off(twin, "desired")
             connection.execute(
                 "UPDATE twins SET desired = ?, tags = ?, desired_version = ?, etag = etag + 1, version = version + 1,"
-                " desired_updated = ? WHERE device_id = ? AND module_id = ?",
-                (dump(desired), dump(tags), version, _now() if patch else twin.desired_updated, *twin.name),
+                " desired_updated = ?, desired_metadata = ? WHERE device_id = ? AND module_id = ?",
+                (dump(desired), dump(tags), version, updated, dump(metadata), *twin.name),
             )
         if patch and not self.cut_off(twin.name):
             self._announce_after_commit(DesiredChange(twin.name, patch, version))
@@ -218,26 +228,28 @@ class Twins:
         if self.cut_off(twin.name):
             with self._store.write() as connection:
                 connection.execute(
-                    "INSERT OR IGNORE INTO outage_twins VALUES (?, ?, ?, ?, ?, ?)",
+                    "INSERT OR IGNORE INTO outage_twins VALUES (?, ?, ?, ?, ?, ?, ?)",
                     (
                         *twin.name,
                         section,
                         dump(getattr(twin, section)),
                         getattr(twin, f"{section}_version"),
                         getattr(twin, f"{section}_updated"),
+                        dump(getattr(twin, f"{section}_metadata")),
                     ),
                 )
 
     def _overlaid(self, twin: Twin, section: _SectionName) -> Twin:
         row = self._store.connection.execute(
-            "SELECT properties, version, updated FROM outage_twins"
+            "SELECT properties, version, updated, metadata FROM outage_twins"
             " WHERE device_id = ? AND module_id = ? AND section = ?",
             (*twin.name, section),
         ).fetchone()
         if row is None:
             return twin
         kept = {section: json.loads(row["properties"]), f"{section}_version": row["version"]}
-        return replace(twin, **kept, **{f"{section}_updated": row["updated"]})
+        kept |= {f"{section}_updated": row["updated"], f"{section}_metadata": json.loads(row["metadata"])}
+        return replace(twin, **kept)
 
     def _announce_after_commit(self, change: DesiredChange) -> None:
         self._store.after_commit(lambda error: None if error else self._announce(change))
@@ -260,6 +272,11 @@ def _changed(old: Section, given: object, where: str, replace: bool) -> Section:
     clean = without_metadata(given, where)
     check(clean, where)
     return merge({} if replace else old, clean)
+
+
+def _stamp(updated: str, version: int | None = None) -> Section:
+    """When it was changed, and desired properties also by which version."""
+    return {"$lastUpdated": updated} | ({} if version is None else {"$lastUpdatedVersion": version})
 
 
 def _now() -> str:

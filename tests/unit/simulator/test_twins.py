@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from edgeclave.simulator.hub_errors import HubError
 from edgeclave.simulator.identities import IdentityName
 from edgeclave.simulator.store import Store
-from edgeclave.simulator.twin_document import Section, difference, load, merge
+from edgeclave.simulator.twin_document import Section, difference, load, merge, stamped
 from edgeclave.simulator.twins import DesiredChange, Twins
 
 MODULE = IdentityName("edge01", "m1")
@@ -64,6 +64,29 @@ def test_patches_merge_and_count_versions(twins: Twins) -> None:
     assert (twin.desired, twin.desired_version) == ({"a": {"c": 2}}, 3)
     twins.update(MODULE, desired={"d": 1}, replace=True)
     assert twins.get(MODULE).desired == {"d": 1}
+
+
+def test_the_service_sees_when_and_by_which_version_each_property_was_changed(twins: Twins) -> None:
+    twins.update(MODULE, desired={"a": {"b": 1, "c": 2}, "d": [1]})
+    twins.update(MODULE, desired={"a": {"b": 3}, "d": None})
+    metadata = twins.get(MODULE).for_service()["desired"]["$metadata"]
+    versions = {"top": metadata, "a": metadata["a"], "b": metadata["a"]["b"], "c": metadata["a"]["c"]}
+    assert {name: each["$lastUpdatedVersion"] for name, each in versions.items()} == {"top": 3, "a": 3, "b": 3, "c": 2}
+    assert "d" not in metadata
+    twins.patch_reported(MODULE, {"r": {"s": 1}})
+    assert set(twins.get(MODULE).for_service()["reported"]["$metadata"]["r"]["s"]) == {"$lastUpdated"}
+
+
+@given(SECTIONS, SECTIONS)
+def test_all_properties_have_metadata_and_nothing_else_has(old: Section, new: Section) -> None:
+    metadata = stamped(stamped({}, old, {"$v": 1}), difference(old, new), {"$v": 2})
+    assert _names_of(metadata) == _names_of(new)
+
+
+def _names_of(section: object) -> object:
+    if not isinstance(section, dict):
+        return {}
+    return {key: _names_of(below) for key, below in section.items() if not key.startswith("$")}
 
 
 def test_the_same_again_changes_nothing(twins: Twins) -> None:
