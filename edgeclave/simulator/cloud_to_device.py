@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from edgeclave.edge.store import StoreError
@@ -37,7 +38,7 @@ _log = logger("commands")
 
 @dataclass(frozen=True)
 class Command:
-    """`system` has MQTT short names as keys: `$.mid`, `$.cid`, `$.ct`, `$.ce`."""
+    """`system` has MQTT short names as keys: `$.mid`, `$.cid`, `$.uid`, `$.ct`, `$.ce`."""
 
     device_id: str
     body: bytes
@@ -82,6 +83,9 @@ class CloudToDevice:
             )
         lifetime = max(0, min(lifetime, MAX_LIFETIME_SECONDS))
         system = {"$.to": f"/devices/{command.device_id}/messages/devicebound", **command.system}
+        if command.expires is not None:
+            until = datetime.fromtimestamp(present + lifetime, UTC)
+            system["$.exp"] = until.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         bag = encode_properties(command.properties, system)
         if len(bag) > MAX_PROPERTY_BAG_CHARACTERS:
             raise too_long()

@@ -29,7 +29,13 @@ NODE = "messages/devicebound"
 MAX_MESSAGE_BYTES = 128 * 1024  # 64 KB of body, with its properties
 Settled = Callable[[AmqpError | None], None]
 _CONDITIONS = {403: RESOURCE_LIMIT, 404: NOT_FOUND, 413: MESSAGE_TOO_LARGE}
-_SYSTEM = {"message_id": "$.mid", "correlation_id": "$.cid", "content_type": "$.ct", "content_encoding": "$.ce"}
+_SYSTEM = {
+    "message_id": "$.mid",
+    "correlation_id": "$.cid",
+    "user_id": "$.uid",
+    "content_type": "$.ct",
+    "content_encoding": "$.ce",
+}
 
 
 class CommandNode:
@@ -78,10 +84,14 @@ def _command(message: Message) -> Command:
             device_id = str(message.properties["to"]).strip("/").split("/")[1]
         case _:
             raise HubError(400, "ArgumentInvalid", "`to` must be /devices/<device id>/messages/devicebound")
+    if message.data is None:
+        raise HubError(
+            400, "ArgumentInvalid", "the body is not text or bytes", where="body", advice="send JSON as text"
+        )
     expiry = message.properties.get("absolute_expiry_time")
     return Command(
         device_id,
-        message.data or b"",
+        message.data,
         {_text(name): _text(value) for name, value in message.application_properties.items()},
         {short: _text(message.properties[name]) for name, short in _SYSTEM.items() if name in message.properties},
         int(expiry) / 1000 if isinstance(expiry, int) and expiry else None,

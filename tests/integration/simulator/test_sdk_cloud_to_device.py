@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +80,16 @@ async def test_a_message_reaches_a_device_and_its_feedback_the_service(
     await device(got.put)
     manager = service("service")
     properties = {"messageId": "m-1", "correlationId": "c-1", "contentType": "application/json", "iothub-ack": "full"}
-    sent = {**properties, "contentEncoding": "utf-8", "colour": "blå & grün"}
+    expires = int(time.time() + 600) * 1000
+    sent = {**properties, "contentEncoding": "utf-8", "colour": "blå & grün", "expiryTimeUtc": expires}
     await asyncio.to_thread(manager.send_c2d_message, "leaf", json.dumps({"on": True}), sent)
     message = await got.next()
     assert json.loads(message.data) == {"on": True}
     assert (message.message_id, message.correlation_id) == ("m-1", "c-1")
     assert (message.content_type, message.content_encoding) == ("application/json", "utf-8")
     assert message.custom_properties["colour"] == "blå & grün"
+    assert message.ack == "full"
+    assert datetime.fromisoformat(message.expiry_time_utc).timestamp() * 1000 == expires
     token, (record,) = await feedback_within(manager)
     assert (record["originalMessageId"], record["statusCode"], record["deviceId"]) == ("m-1", "Success", "leaf")
     assert await asyncio.to_thread(feedback, manager) == ("", [])  # locked
@@ -162,6 +166,7 @@ async def test_what_has_expired_when_it_is_sent_is_dead_lettered_at_once(
         pytest.param("nobody", "x", {}, id="unknown device"),
         pytest.param("leaf", "x" * 65_537, {}, id="over 64 KB"),
         pytest.param("leaf", "x", {"iothub-ack": "maybe"}, id="unknown kind of feedback"),
+        pytest.param("leaf", {"on": True}, {}, id="neither text nor bytes"),
     ],
 )
 async def test_what_no_device_can_get_is_refused(
@@ -169,7 +174,7 @@ async def test_what_no_device_can_get_is_refused(
     service: Callable[..., IoTHubRegistryManager],
     device: Callable[..., Any],
     device_id: str,
-    body: str,
+    body: Any,
     properties: dict[str, Any],
 ) -> None:
     with pytest.raises(Exception, match="C2D message send failure"):
