@@ -13,6 +13,7 @@ from urllib.parse import quote
 from edgeclave.deployment.routes import DEFAULT_TIME_TO_LIVE_SECONDS, LOWEST_PRIORITY, Route, parse_routes
 from edgeclave.deployment.routes import Upstream as UpstreamSink
 from edgeclave.errors import ConfigurationError
+from edgeclave.simulator.credentials import SAS
 from edgeclave.simulator.hub_errors import HubError, bad_request
 from edgeclave.simulator.identities import SYSTEM_MODULES, HubIdentity, Identities, IdentityName
 from edgeclave.simulator.inputs import InputQueue
@@ -231,6 +232,7 @@ def _event(sender: HubIdentity, message: Message) -> dict[str, str]:
     if sender.name.module_id:
         system["iothub-connection-module-id"] = sender.name.module_id
     system["iothub-connection-auth-generation-id"] = sender.generation_id
-    system["iothub-connection-auth-method"] = json.dumps({"scope": "module", "type": "sas", "issuer": "iothub"})
+    scope, kind = "module" if sender.name.module_id else "device", "sas" if sender.authentication == SAS else "x509"
+    system["iothub-connection-auth-method"] = json.dumps({"scope": scope, "type": kind, "issuer": "iothub"})
     system["iothub-message-source"] = "Telemetry"
     return system

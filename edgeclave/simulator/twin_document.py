@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from edgeclave.deployment.twin_limits import faults, place
+from edgeclave.deployment.twin_limits import faults, place, size_bytes
 from edgeclave.simulator.hub_errors import HubError, bad_request
 
 Section = dict[str, Any]
@@ -87,8 +87,8 @@ def check(value: object, where: str) -> None:
 
 
 def check_size(section: Section, limit_bytes: int, where: str) -> None:
-    """Raises HubError 400 `TwinTooLarge`-like when the section is over its limit as compact JSON."""
-    size = len(dump(section).encode())
+    """Raises HubError 400 `DeviceTwinTooLarge`."""
+    size = size_bytes(section)
     if size > limit_bytes:
         raise HubError(400, "DeviceTwinTooLarge", f"has {size} bytes, the limit is {limit_bytes}", where=where)
 

@@ -83,10 +83,12 @@ async def _list_devices(request: web.Request) -> web.Response:
 
 
 def _top(request: web.Request) -> int:
-    text = request.query.get("top", str(MAX_LISTED))
-    if not text.isdecimal() or not 0 < int(text) <= MAX_LISTED:
-        raise bad_request(f"is 1 to {MAX_LISTED}", where="top")
-    return int(text)
+    """IoT Hub takes any number that is not 1 to 1000 for 1000."""
+    try:
+        top = int(request.query.get("top", MAX_LISTED))
+    except ValueError:
+        raise bad_request("is not a number", where="top") from None
+    return top if 0 < top <= MAX_LISTED else MAX_LISTED
 
 
 async def _list_modules(request: web.Request) -> web.Response:

@@ -53,6 +53,14 @@ def test_reported_refuses_what_azure_refuses(twins: Twins, patch: object, place:
     assert twins.get(MODULE).reported == {}
 
 
+def test_sizes_count_characters_not_their_escapes(twins: Twins) -> None:
+    desired = {f"k{number}": 2000 * "ж" for number in range(8)}
+    twins.update(MODULE, desired=desired)
+    with pytest.raises(HubError, match="has 36018 bytes, the limit is 32768"):
+        twins.update(MODULE, desired={"k8": 2000 * "ж"})
+    assert twins.get(MODULE).desired == desired
+
+
 def test_ten_levels_are_accepted(twins: Twins) -> None:
     assert twins.patch_reported(MODULE, json.loads('{"a":' * 10 + "1" + "}" * 10)) == 2
 

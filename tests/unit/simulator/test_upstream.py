@@ -1,11 +1,13 @@
 """edgeHub's store-and-forward, and what each side of a twin sees during an outage."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgeclave.edge.store import StoreError
+from edgeclave.simulator.credentials import SELF_SIGNED, Credentials
 from edgeclave.simulator.edge_hub import EdgeHub
 from edgeclave.simulator.identities import Identities, IdentityName
 from edgeclave.simulator.message import Message
@@ -58,6 +60,22 @@ def device(store: Store) -> Device:
 async def test_online_a_message_is_upstream_when_it_is_acknowledged(device: Device) -> None:
     await device.send("rest", b"1")
     assert device.arrived == [b"1"]
+
+
+async def test_an_event_says_what_sent_it_and_how_it_proved_itself(device: Device, store: Store) -> None:
+    await device.send("rest", b"1")
+    leaf = device.identities.create(IdentityName("leaf"), Credentials(SELF_SIGNED, primary_thumbprint="A" * 40))
+    device.hub.accept(leaf, Message(b"2"))
+    await store.committed()
+    methods = {
+        entry.system["iothub-connection-device-id"]: json.loads(entry.system["iothub-connection-auth-method"])
+        for partition in device.log.partitions
+        for entry in device.log.read(partition, -1, 10)
+    }
+    assert methods == {
+        "edge01": {"scope": "module", "type": "sas", "issuer": "iothub"},
+        "leaf": {"scope": "device", "type": "x509", "issuer": "iothub"},
+    }
 
 
 async def test_messages_wait_out_an_outage_and_a_restart_in_order_of_priority_and_age(
