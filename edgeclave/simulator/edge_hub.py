@@ -63,7 +63,8 @@ class EdgeHub:
         self._routes: list[Route] = []
         twins.validators.append(self._validate)
         twins.on_desired.append(self._desired_changed)
-        identities.on_deleted.append(self._deleted)
+        identities.on_deleted.append(lambda identity: self._disconnect(identity, "its identity was deleted"))
+        identities.on_disabled.append(lambda identity: self._disconnect(identity, "its identity was disabled"))
         self._load_routes()
 
     def accept(self, sender: HubIdentity, message: Message) -> None:
@@ -193,10 +194,10 @@ class EdgeHub:
             body = json.dumps({**change.patch, "$version": change.version}).encode()
             link.send(f"$iothub/twin/PATCH/properties/desired/?$version={change.version}", body)
 
-    def _deleted(self, identity: HubIdentity) -> None:
+    def _disconnect(self, identity: HubIdentity, reason: str) -> None:
         link = self.links.get(identity.name)
         if link is not None:
-            link.disconnect("its identity was deleted")
+            link.disconnect(reason)
 
     def _load_routes(self) -> None:
         self._routes = parse_routes(self.twins.at_edge(self._name).desired)

@@ -87,6 +87,7 @@ class Identities:
         self._own_device = own_device
         self.on_created: list[Listener] = []
         self.on_deleted: list[Listener] = []
+        self.on_disabled: list[Listener] = []
 
     def find(self, name: IdentityName) -> HubIdentity | None:
         row = self._store.connection.execute(
@@ -187,7 +188,10 @@ class Identities:
                 " WHERE device_id = ? AND module_id = ?",
                 (*keys, *proof, enabled, status_reason, *name),
             )
-        return self.get(name)
+        updated = self.get(name)
+        if not enabled:
+            self._announce(self.on_disabled, updated)
+        return updated
 
     def delete(self, name: IdentityName, *, if_match: str = "*") -> None:
         """Deletes with twin, subscriptions and waiting inputs; a device takes its modules with it.

@@ -16,7 +16,8 @@ def routes() -> list[web.RouteDef]:
 
 async def _apply(request: web.Request) -> web.Response:
     hub, device = hub_of(request), target_of(request)
-    hub.identities.get(device)
+    if not hub.identities.get(device).iot_edge:
+        raise bad_request(f"{device} is no IoT Edge device", advice="create it with the capability iotEdge")
     content = check_content((await json_body(request)).get("modulesContent"))
     missing = [name for name in (EDGE_AGENT, EDGE_HUB) if name not in content]
     if missing:

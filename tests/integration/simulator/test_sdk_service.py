@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from azure.iot.device import MethodResponse
 from azure.iot.device.aio import IoTHubDeviceClient
-from azure.iot.hub import IoTHubRegistryManager  # type: ignore[import-untyped]
+from azure.iot.hub import IoTHubConfigurationManager, IoTHubRegistryManager  # type: ignore[import-untyped]
 from azure.iot.hub.protocol.models import (  # type: ignore[import-untyped]
     AuthenticationMechanism,
     CloudToDeviceMethod,
+    ConfigurationContent,
     ExportImportDevice,
     QuerySpecification,
     SymmetricKey,
@@ -115,6 +116,30 @@ async def test_many_devices_in_one_request(registry: IoTHubRegistryManager) -> N
     left = await asyncio.to_thread(registry.get_devices)
     assert [device.device_id for device in left] == ["bulk-0", "bulk-2", "edge01"]
     assert len(await asyncio.to_thread(registry.get_devices, 2)) == 2
+
+
+async def test_a_device_that_is_disabled_is_disconnected(
+    simulator: SimulatorThread, registry: IoTHubRegistryManager, leaf: Any, arrivals: Any
+) -> None:
+    changes = arrivals()
+
+    async def changed() -> None:
+        await changes.put(leaf.connected)
+
+    leaf.on_connection_state_change = changed
+    await asyncio.to_thread(registry.update_device_with_sas, "leaf", "*", KEY, KEY, "disabled")
+    assert await changes.next() is False
+    assert (await asyncio.to_thread(registry.get_device, "leaf")).connection_state == "Disconnected"
+
+
+async def test_only_an_edge_device_takes_a_deployment(
+    configurations: IoTHubConfigurationManager, registry: IoTHubRegistryManager
+) -> None:
+    await asyncio.to_thread(registry.create_device_with_sas, "leaf", KEY, KEY, "enabled")
+    content = ConfigurationContent(modules_content={"$edgeAgent": {}, "$edgeHub": {}})
+    with pytest.raises(HttpOperationError) as error:
+        await asyncio.to_thread(configurations.apply_configuration_on_edge_device, "leaf", content)
+    assert "leaf is no IoT Edge device" in error.value.response.text
 
 
 async def test_the_sample_of_twins(registry: IoTHubRegistryManager, leaf: Any, arrivals: Any) -> None:
