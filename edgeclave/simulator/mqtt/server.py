@@ -108,16 +108,21 @@ class MqttServer:
         return Registering(admission, self._registrations, self.store, write)
 
     def authenticate(self, packet: Connect, certificates: list[x509.Certificate]) -> HubIdentity:
-        """Checks user name `{hub}/{client id}/?api-version=...` and the token in the password, or the certificate.
+        """Checks user name and the token in the password, or the certificate.
+
+        The user name is `{hub}/{client id}/?api-version=...`; older clients leave the question mark out, devices all
+        after the client id.
 
         Raises:
             HubError: 401, 403, 404.
         """
         name = IdentityName.parse(packet.client_id)
         host, _, rest = packet.username.partition("/")
-        if host.lower() not in self._hosts or not rest.startswith(f"{packet.client_id}/?"):
+        options = rest.removeprefix(packet.client_id)
+        fits = options != rest and (options in ("", "/") or options.startswith(("/?", "/api-version=")))
+        if host.lower() not in self._hosts or not fits:
             raise HubError(401, "IotHubUnauthorizedAccess", "the user name does not fit the client id and this hub")
-        if "api-version=" not in rest:
+        if name.module_id and "api-version=" not in options:
             raise HubError(400, "InvalidProtocolVersion", "the user name has no api-version")
         identity = self._hub.identities.get(name)
         if not identity.enabled:

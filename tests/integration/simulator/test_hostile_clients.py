@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from edgeclave.simulator import SimulatorThread
+from edgeclave.simulator.identities import IdentityName
 from edgeclave.simulator.mqtt.codec import Publish, encode_publish
 from edgeclave.simulator.sas import make_token
 from edgeclave.simulator.settings import Settings
@@ -102,6 +103,8 @@ async def test_who_does_not_begin_with_connect_is_disconnected(raw: RawClient, d
         pytest.param("edge01/raw", "{hub}/edge01/other/?api-version=1", None, id="another user name"),
         pytest.param("edge01/raw", "{hub}/edge01/raw/?", None, id="no api-version"),
         pytest.param("edge01/other", "{hub}/edge01/other/?api-version=1", None, id="another module's signature"),
+        pytest.param("edge01/raw", "{hub}/edge01/raw", None, id="a module without api-version"),
+        pytest.param("edge01/raw", "{hub}/edge01/raw2/?api-version=1", None, id="a longer user name"),
     ],
 )
 async def test_wrong_credentials_get_a_refusal(
@@ -114,6 +117,15 @@ async def test_wrong_credentials_get_a_refusal(
         token = make_token(f"{settings.hub_host}/devices/edge01/modules/raw", key)
     packet = connect_packet(client_id, username.format(hub=settings.hub_host), token)
     assert await raw.exchange(packet) == REFUSED + b"<closed>"
+
+
+@pytest.mark.parametrize("options", ["", "/", "/?api-version=2021-04-12", "/api-version=2016-11-14"])
+async def test_a_device_is_known_by_each_form_of_its_user_name(
+    simulator: SimulatorThread, settings: Settings, raw: RawClient, options: str
+) -> None:
+    key = simulator.call(lambda running: running.hub.identities.get(IdentityName("edge01")).primary_key)
+    token = make_token(f"{settings.hub_host}/devices/edge01", key)
+    assert await raw.exchange(connect_packet("edge01", f"{settings.hub_host}/edge01{options}", token)) == ACCEPTED
 
 
 async def test_another_protocol_level_gets_its_own_refusal(raw: RawClient) -> None:
