@@ -158,8 +158,8 @@ class Identities:
         )
         with self._store.write():
             self._insert(identity)
-            for module_id in SYSTEM_MODULES if iot_edge and not name.module_id else ():
-                self.create(IdentityName(name.device_id, module_id), managed_by="IotEdge")
+            if iot_edge and not name.module_id:
+                self._create_system_modules(name.device_id)
         self._announce(self.on_created, identity)
         return identity
 
@@ -168,11 +168,17 @@ class Identities:
         name: IdentityName,
         credentials: Credentials = NEW_KEYS,
         *,
+        iot_edge: bool = False,
+        managed_by: str | None = None,
         enabled: bool = True,
         status_reason: str = "",
         if_match: str = "*",
     ) -> HubIdentity:
-        """Raises HubError 404, 400 for bad credentials, 412 when the etag is not the current one."""
+        """`iot_edge` makes an edge device of another one; an edge device stays one.
+
+        Raises:
+            HubError: 404, 400 for bad credentials, 412 when the etag is not the current one.
+        """
         current = self.get(name)
         _check_etag(current, if_match)
         credentials.check()
@@ -181,13 +187,17 @@ class Identities:
             usable_key(credentials.secondary_key or current.secondary_key),
         )
         proof = (credentials.kind, credentials.primary_thumbprint, credentials.secondary_thumbprint)
+        becomes_edge = iot_edge and not current.iot_edge and not name.module_id
+        manager = current.managed_by if managed_by is None else managed_by
         with self._store.write() as connection:
             connection.execute(
                 "UPDATE identities SET primary_key = ?, secondary_key = ?, authentication = ?, primary_thumbprint = ?,"
-                " secondary_thumbprint = ?, enabled = ?, status_reason = ?, version = version + 1"
-                " WHERE device_id = ? AND module_id = ?",
-                (*keys, *proof, enabled, status_reason, *name),
+                " secondary_thumbprint = ?, enabled = ?, status_reason = ?, iot_edge = ?, managed_by = ?,"
+                " version = version + 1 WHERE device_id = ? AND module_id = ?",
+                (*keys, *proof, enabled, status_reason, current.iot_edge or becomes_edge, manager, *name),
             )
+            if becomes_edge:
+                self._create_system_modules(name.device_id)
         updated = self.get(name)
         if not enabled:
             self._announce(self.on_disabled, updated)
@@ -209,6 +219,10 @@ class Identities:
                 connection.execute("DELETE FROM identities WHERE device_id = ? AND module_id = ?", each.name)
         for each in gone:
             self._announce(self.on_deleted, each)
+
+    def _create_system_modules(self, device_id: str) -> None:
+        for module_id in SYSTEM_MODULES:
+            self.create(IdentityName(device_id, module_id), managed_by="IotEdge")
 
     def _insert(self, identity: HubIdentity) -> None:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

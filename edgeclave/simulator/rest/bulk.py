@@ -87,13 +87,16 @@ def _carry_out(hub: EdgeHub, entry: _Entry) -> None:
 def _put(hub: EdgeHub, name: IdentityName, entry: _Entry, etag: str, *, update: bool) -> None:
     credentials = (entry.authentication or Authentication()).credentials()
     enabled, reason = entry.status != "disabled", entry.status_reason or ""
+    iot_edge = entry.capabilities is not None and entry.capabilities.iot_edge
     if update:
-        hub.identities.update(name, credentials, enabled=enabled, status_reason=reason, if_match=etag)
+        hub.identities.update(
+            name, credentials, iot_edge=iot_edge, enabled=enabled, status_reason=reason, if_match=etag
+        )
         return
     hub.identities.create(
         name,
         credentials,
-        iot_edge=entry.capabilities is not None and entry.capabilities.iot_edge,
+        iot_edge=iot_edge,
         enabled=enabled,
         status_reason=reason,
     )

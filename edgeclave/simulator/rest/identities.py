@@ -122,15 +122,22 @@ async def _put(request: web.Request) -> web.Response:
     if body.status not in (None, "enabled", "disabled"):
         raise bad_request("status is enabled or disabled", where="status")
     enabled, reason = body.status != "disabled", (body.status_reason or "")[:MAX_REASON_CHARACTERS]
+    iot_edge = body.capabilities is not None and body.capabilities.iot_edge
     if "If-Match" in request.headers:
         identity = hub.identities.update(
-            name, credentials, enabled=enabled, status_reason=reason, if_match=etag_of(request)
+            name,
+            credentials,
+            iot_edge=iot_edge,
+            managed_by=body.managed_by,
+            enabled=enabled,
+            status_reason=reason,
+            if_match=etag_of(request),
         )
     else:
         identity = hub.identities.create(
             name,
             credentials,
-            iot_edge=body.capabilities is not None and body.capabilities.iot_edge,
+            iot_edge=iot_edge,
             managed_by=body.managed_by or "",
             enabled=enabled,
             status_reason=reason,

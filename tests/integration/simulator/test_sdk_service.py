@@ -96,6 +96,17 @@ async def test_an_edge_device_has_its_agent_and_hub(registry: IoTHubRegistryMana
     assert [module.module_id for module in modules] == ["$edgeAgent", "$edgeHub"]
 
 
+async def test_a_device_becomes_an_edge_device_and_stays_one(registry: IoTHubRegistryManager) -> None:
+    await asyncio.to_thread(registry.create_device_with_sas, "edge02", KEY, KEY, "enabled")
+    for iot_edge in (True, False):
+        changed = (registry.update_device_with_sas, "edge02", "*", KEY, KEY, "enabled", iot_edge)
+        assert (await asyncio.to_thread(*changed)).capabilities.iot_edge
+        modules = await asyncio.to_thread(registry.get_modules, "edge02")
+        assert [module.module_id for module in modules] == ["$edgeAgent", "$edgeHub"]
+    moved = (registry.update_module_with_sas, "edge02", "$edgeHub", "somebody", "*", KEY, KEY)
+    assert (await asyncio.to_thread(*moved)).managed_by == "somebody"
+
+
 async def test_many_devices_in_one_request(registry: IoTHubRegistryManager) -> None:
     keys = AuthenticationMechanism(type="sas", symmetric_key=SymmetricKey(primary_key=KEY, secondary_key=KEY))
 
