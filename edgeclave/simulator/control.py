@@ -170,7 +170,10 @@ class ControlSocket:
     def _describe(self) -> Status:
         device = self._settings.device_id
         agent = self._hub.twins.at_edge(IdentityName(device, EDGE_AGENT)).reported
-        system = {f"${name}": module for name, module in agent.get("systemModules", {}).items()}
+        system = {
+            f"${name}": {"runtimeStatus": module.get("runtimeStatus", "")}
+            for name, module in agent.get("systemModules", {}).items()
+        }
         reported = {**system, **agent.get("modules", {})}
         waiting = self._hub.inputs.counts(device)
         modules = []
