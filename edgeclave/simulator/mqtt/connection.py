@@ -6,11 +6,13 @@ Rules:
 2. Whoever breaks the protocol is disconnected, with a log line; nobody else notices.
 3. PUBACK and SUBACK go out after the commit of what they acknowledge.
 4. A client that does not read is not read from either, and never holds more than a bounded buffer of ours.
+5. A connection lasts no longer than the token that opened it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from edgeclave.simulator.mqtt.server import MqttServer
 
 CONNECT_SECONDS = 10
+MAX_TOKEN_SECONDS = 366 * 24 * 3600  # longer than a simulator runs; a token may name any time
 MAX_UNSENT_BYTES = 8 << 20
 _log = logger("mqtt")
 
@@ -41,6 +44,7 @@ class Connection(asyncio.Protocol):
         self._reader = codec.PacketReader(codec.MAX_CONNECT_BYTES)
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._expiry: asyncio.TimerHandle | None = None
         self._last_heard = 0.0
         self._keep_alive_seconds = 0
         self.identity: HubIdentity | None = None
@@ -143,11 +147,14 @@ class Connection(asyncio.Protocol):
                 self._admitted(packet)
                 self._write(codec.encode_connack(codec.ACCEPTED))
                 return
-            identity = self._server.authenticate(packet, certificates)
+            identity, token = self._server.authenticate(packet, certificates)
         except HubError as error:
             self._refuse(codec.NOT_AUTHORIZED, str(error), packet.client_id)
             return
         self._admitted(packet)
+        if token is not None:
+            left = min(token.expiry - int(time.time()), MAX_TOKEN_SECONDS)
+            self._expiry = asyncio.get_running_loop().call_later(left, self.disconnect, "its token has expired")
         self.identity = identity
         self.session = self._server.session(identity.name)
         present = self.session.present and not packet.clean_session
@@ -240,9 +247,10 @@ class Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_later(CONNECT_SECONDS, transport.abort)
 
     def _gone(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._expiry):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._expiry = None
         if self._transport is None:
             return
         self._transport = None

@@ -107,8 +107,10 @@ class MqttServer:
         admission = self._registrations.admit(scope, registration_id, packet.password, certificates)
         return Registering(admission, self._registrations, self.store, write)
 
-    def authenticate(self, packet: Connect, certificates: list[x509.Certificate]) -> HubIdentity:
-        """Checks user name and the token in the password, or the certificate.
+    def authenticate(
+        self, packet: Connect, certificates: list[x509.Certificate]
+    ) -> tuple[HubIdentity, SharedAccessSignature | None]:
+        """Checks user name and the token in the password, or the certificate; returns who it is, and the token.
 
         The user name is `{hub}/{client id}/?api-version=...`; older clients leave the question mark out, devices all
         after the client id.
@@ -130,9 +132,10 @@ class MqttServer:
         if identity.authentication == SAS:
             token = SharedAccessSignature.parse(packet.password)
             token.check(identity.keys, hosts=self._hosts, path=identity.resource(""))
-        elif not any(_fits(certificate, identity) for certificate in certificates[:1]):
+            return identity, token
+        if not any(_fits(certificate, identity) for certificate in certificates[:1]):
             raise HubError(401, "IotHubUnauthorizedAccess", f"{name} showed no certificate that is registered for it")
-        return identity
+        return identity, None
 
     def _deleted(self, identity: HubIdentity) -> None:
         self._sessions.pop(identity.name, None)

@@ -1,6 +1,7 @@
 """Bytes that no SDK would send: the one who sends them is shown out, everybody else stays."""
 
 import asyncio
+import contextlib
 import json
 import ssl
 import struct
@@ -126,6 +127,28 @@ async def test_a_device_is_known_by_each_form_of_its_user_name(
     key = simulator.call(lambda running: running.hub.identities.get(IdentityName("edge01")).primary_key)
     token = make_token(f"{settings.hub_host}/devices/edge01", key)
     assert await raw.exchange(connect_packet("edge01", f"{settings.hub_host}/edge01{options}", token)) == ACCEPTED
+
+
+async def test_a_connection_ends_with_the_token_that_opened_it(
+    simulator: SimulatorThread, settings: Settings, raw: RawClient
+) -> None:
+    key = simulator.call(lambda running: running.hub.identities.get(IdentityName("edge01")).primary_key)
+    token = make_token(f"{settings.hub_host}/devices/edge01", key, ttl_seconds=6)
+    username = f"{settings.hub_host}/edge01/?api-version=2021-04-12"
+    assert await raw.exchange(connect_packet("edge01", username, token)) == ACCEPTED
+    async with asyncio.timeout(30):
+        with contextlib.suppress(ConnectionError):
+            await raw.reader.read()  # to the end
+
+
+@pytest.mark.parametrize("years", [1, 10**400])
+async def test_a_token_may_last_as_long_as_it_likes(
+    simulator: SimulatorThread, settings: Settings, raw: RawClient, years: int
+) -> None:
+    key = simulator.call(lambda running: running.hub.identities.get(IdentityName("edge01")).primary_key)
+    token = make_token(f"{settings.hub_host}/devices/edge01", key, ttl_seconds=years * 365 * 24 * 3600)
+    username = f"{settings.hub_host}/edge01/?api-version=2021-04-12"
+    assert await raw.exchange(connect_packet("edge01", username, token)) == ACCEPTED
 
 
 async def test_another_protocol_level_gets_its_own_refusal(raw: RawClient) -> None:
