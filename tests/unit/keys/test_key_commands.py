@@ -95,9 +95,9 @@ def test_a_policy_is_never_replaced(folder, capsys):
     [
         (["--class", "optee-device"], "verifies no evidence of class optee-device"),
         (["--class", "emulated", "--kind", "sgx"], "verifies no evidence of class emulated and kind sgx"),
-        (["--class", "sgx"], "is no root of kind sgx"),
+        (["--class", "sgx", "--runtime", f"mrenclave={'ab' * 32}"], "is no root of kind sgx"),
         (["--class", "emulated", "--signer", "AB"], "64 hex digits"),
-        (["--class", "emulated", "--freshness", "any"], "cannot be any"),
+        (["--class", "emulated", "--freshness", "any"], "cannot be 'any'"),
     ],
     ids=[
         "a class of later",
