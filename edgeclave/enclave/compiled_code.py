@@ -41,9 +41,12 @@ class CompiledCode:
     def load(self, engine: Engine, file: CodeFile | None) -> Component | None:
         """None, with a line in the log, when the code is not to be used."""
         if file is None:
-            enclave_log("warning", "compiled code is not used: the host passed none that can no longer be changed")
+            enclave_log("warning", "compiled code is not used: it has no plausible size, or could still be changed")
         elif file.made_for != self._made_for:
-            enclave_log("info", "compiled code is not used: it is of another compiler, processor or debug state")
+            enclave_log(
+                "warning",
+                "compiled code is not used: it is not ours, or of another compiler, processor or debug state",
+            )
         elif not hmac.compare_digest(file.mac, self._mac(file.code_digest)):
             enclave_log("warning", "compiled code is not used: it was altered, or made on another device or release")
         else:

@@ -263,6 +263,30 @@ async def test_compiled_code_is_used_again_and_altered_code_never(
     assert len(list((tmp_path / "cache").iterdir())) == 1, "no temporary file stays"
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        pytest.param(b"\x7fELF" + bytes(4096), "it is not ours", id="a file of another"),
+        pytest.param(b"", "it has no plausible size", id="an empty file"),
+    ],
+)
+async def test_compiled_code_replaced_whole_is_not_used_and_said(
+    start: Start,
+    minimal: HandmadePackage,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    content: bytes,
+    said: str,
+) -> None:
+    await (await start(minimal)).kill()
+    (kept,) = (tmp_path / "cache").glob("*.compiled")
+    kept.write_bytes(content)
+    enclave = await start(minimal)
+    assert enclave.started.compiled
+    await enclave.kill()  # what it logged has come by then
+    assert [line.levelname for line in caplog.records if said in line.getMessage()] == ["WARNING"]
+
+
 async def test_compiled_code_of_another_device_is_not_used(
     start: Start, minimal: HandmadePackage, other_device: Emulator, tmp_path: Path
 ) -> None:
