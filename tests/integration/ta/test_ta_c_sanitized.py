@@ -25,7 +25,7 @@ VALUES = [
     0, -1, 1 << 62, 1.5, -0.0, 5e-324, 1.7976931348623157e308, 2.0**-44, 0.1, 1e22, 1e23, 123456789012345680.0, 1e-7,
     True, False, None, "", "text", "é\u4e2d\U0001f600", '"\\/\b\f\n\r\t\x00\x1f',
     [], {}, [[[]]], {"a": {"b": [1, 2.5]}},
-    {"": 0, "é": [None]}, list(range(100)), "x" * 5000,
+    {"": 0, "é": [None]}, {f"n{index}": index for index in range(100)}, list(range(100)), "x" * 5000,
 ]  # fmt: skip
 
 
@@ -80,6 +80,7 @@ def test_mangled_payloads_touch_nothing_that_is_not_theirs(program: Path) -> Non
         calls.append((chosen.choice(["mirror", "member"]), bytes(text)))
     answers = run(program, calls)
     assert {status for status, _ in answers} >= {0, 400}
+    assert any(b"two members named" in text for _, text in answers)
     for (method, payload), (status, text) in zip(calls, answers, strict=True):
         if method == "mirror" and status == 0:
             assert json.loads(text) == json.loads(payload, parse_float=mirrored)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import struct
@@ -126,15 +127,87 @@ def test_it_accepts_what_python_accepts(invoke: Invoke, payload: str) -> None:
     assert isinstance(answer, str), payload
 
 
-def test_the_last_member_of_a_name_counts_and_names_may_be_escaped(invoke: Invoke) -> None:
-    assert (
-        invoke("member", '{"name": "a\u00e9", "from": {"a": 1, "\\u0061\\u00e9": 2, "a\u00e9": [3, {}], "b": 4}}')
-        == "[3,{}]"
-    )
+def test_a_member_is_found_though_its_name_is_escaped(invoke: Invoke) -> None:
+    assert invoke("member", '{"name": "a\u00e9", "from": {"a": 1, "\\u0061\\u00e9": [3, {}], "b": 4}}') == "[3,{}]"
     assert invoke("member", '{"name": "", "from": {"": 5}}') == "5"
     missing = invoke("member", '{"name": "x", "from": {"xx": 1}}')
     assert (missing.status, missing.message) == (404, "there is no x")
     assert invoke("member", '{"name": "x", "from": [1]}').status == 404
+
+
+REPEATED = 'payload: an object has two members named "{}"'
+
+
+@pytest.mark.parametrize(
+    ("payload", "name"),
+    [
+        pytest.param('{"a":1,"a":2}', "a", id="one after the other"),
+        pytest.param('{"b":1,"a":2,"b":2,"a":2}', "b", id="the first that is repeated is named"),
+        pytest.param('{"a":1,"\\u0061":2}', "a", id="escaped"),
+        pytest.param('{"\\ud83d\\ude00":1,"\U0001f600":2}', "\U0001f600", id="beyond the first plane"),
+        pytest.param('[{"x":0,"b":[{"q":1, "p":0, "q":2}],"x":1}]', "q", id="inside"),
+        pytest.param('{"x":0,"b":[{"q":1},{"q":1}],"x":1}', "x", id="around others"),
+        pytest.param('{"":1,"":2}', "", id="no name"),
+        pytest.param('{"\\"":1,"\\"":2}', '"', id="a quote"),
+        pytest.param('{"%s":1,"%s":2}' % (("é" * 65,) * 2), "é" * 64 + "...", id="a long name"),
+    ],
+)
+def test_two_members_of_one_name_are_refused_alike_in_both_languages(
+    invoke: Invoke, guest_sdk: None, payload: str, name: str
+) -> None:
+    app = importlib.import_module("edgeclave_ta").TrustedApp()
+    app.method("mirror")(lambda value: value)
+    with pytest.raises(importlib.import_module("edgeclave_ta").Failure) as failed:
+        app.invoke("mirror", payload)
+    answer = invoke("mirror", payload)
+    assert (answer.status, answer.message) == (400, REPEATED.format(name))
+    assert (failed.value.status, failed.value.message) == (400, REPEATED.format(name))
+    assert invoke("parse", json.dumps(payload)) == text_of(REPEATED.format(name)), "text from elsewhere"
+    assert invoke("mirror", "[1]") == "[1]"
+
+
+Members = list[tuple[str, Any]]
+SOME_NAMES = st.text(st.sampled_from("ab\u00e9"), max_size=2)
+MEMBERS: st.SearchStrategy[Members] = st.recursive(
+    st.lists(st.tuples(SOME_NAMES, st.just(1))),
+    lambda inner: st.lists(st.tuples(SOME_NAMES, inner | st.just(1))),
+    max_leaves=10,
+)
+
+
+def text_of_members(members: Members | int) -> str:
+    if isinstance(members, int):
+        return str(members)
+    return "{" + ",".join(f"{text_of(name)}:{text_of_members(value)}" for name, value in members) + "}"
+
+
+@settings(max_examples=300, deadline=None)
+@given(MEMBERS)
+def test_no_two_members_of_one_name_come_through_and_nothing_else_is_refused(invoke: Invoke, members: Members) -> None:
+    text, repeats = text_of_members(members), []
+    json.loads(text, object_pairs_hook=lambda pairs: repeats.append(len(dict(pairs)) < len(pairs)))
+    answer = invoke("mirror", text)
+    assert (answer if not any(repeats) else answer.status) == (text if not any(repeats) else 400)
+
+
+def test_an_object_of_a_hundred_thousand_names_is_read_in_the_memory_of_its_text(invoke: Invoke) -> None:
+    names = [f"{index * 7919 % 100_003:06d}" for index in range(100_000)]
+    payload = text_of(dict.fromkeys(names, 0))
+    assert invoke("nothing", payload) == "null"
+    repeated = payload[:-1] + f',"{names[500]}":1}}'
+    assert invoke("nothing", repeated).message == REPEATED.format(names[500])
+
+
+@pytest.mark.parametrize("status", [0, 418, 65535])
+def test_a_failure_keeps_its_status(invoke: Invoke, status: int) -> None:
+    answer = invoke("failing", str(status))
+    assert (answer.status, answer.message) == (status, "as asked")
+
+
+@pytest.mark.parametrize("status", [-1, 65536, 70000, (1 << 32) + 400, (1 << 63) - 1, -(1 << 63)])
+def test_a_failure_with_a_status_out_of_range_is_a_failure_that_says_so(invoke: Invoke, status: int) -> None:
+    answer = invoke("failing", str(status))
+    assert (answer.status, answer.message) == (500, "the method failed with a status that is not between 0 and 65535")
 
 
 @pytest.mark.parametrize(

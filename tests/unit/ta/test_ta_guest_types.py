@@ -90,6 +90,12 @@ def method(sdk: Any, testing: Any, kind: Any) -> Any:
         pytest.param(None, "null", None, id="null"),
         pytest.param(str, '"é"', "é", id="text"),
         pytest.param(object, "[1]", [1], id="anything"),
+        pytest.param(
+            Any,
+            '{"a": [1e308, 1%s, null, true, "\\ud83d\\ude00"]}' % ("0" * 400),
+            {"a": [1e308, 10**400, None, True, "\U0001f600"]},
+            id="anything at its limits",
+        ),
         pytest.param(list, "[1, null]", [1, None], id="a list of anything"),
         pytest.param(dict, '{"a": []}', {"a": []}, id="an object of anything"),
         pytest.param(int | str, '"a"', "a", id="one of two"),
@@ -124,6 +130,12 @@ def test_what_fits(sdk: Any, testing: Any, kind: Any, payload: str, built: objec
         pytest.param(float, "1" + "0" * 400, "payload: must be a number that a float can hold", id="over a float"),
         pytest.param(float, "NaN", "the payload is not JSON", id="NaN"),
         pytest.param(Any, "[-Infinity]", "the payload is not JSON", id="infinity by name"),
+        pytest.param(Any, "1e400", "payload: must be a number that a float can hold", id="infinity as anything"),
+        pytest.param(list, "[0, -1e999]", "[1]: must be a number that a float can hold", id="infinity in a list"),
+        pytest.param(dict, '{"a": [{"b": 1e400}]}', "a[0].b: must be a number that", id="infinity in an object"),
+        pytest.param(object, '{"a": "\\ud800"}', "a: must be Unicode text", id="half a character as anything"),
+        pytest.param(Any, '{"a": 1, "a": 1}', 'payload: an object has two members named "a"', id="anything, twice"),
+        pytest.param(Point, '{"x": 1, "x": 1}', 'payload: an object has two members named "x"', id="a field, twice"),
         pytest.param(bool, "1", "payload: must be true or false, not a number", id="1 is no bool"),
         pytest.param(None, "0", "payload: must be null, not a number", id="0 is not null"),
         pytest.param(str, '"\\ud800"', "payload: must be Unicode text", id="half a character"),
@@ -252,6 +264,8 @@ def test_storage_keeps_dataclasses_as_json(sdk: Any) -> None:
     assert sdk.from_json(Reading, sdk.to_json(reading)) == reading
     with pytest.raises(ValueError, match=r"points\[0\]\.x"):
         sdk.from_json(Reading, '{"value": 1, "points": [{"x": null}]}')
+    with pytest.raises(ValueError, match="two members named"):
+        sdk.from_json(Reading, '{"value": 1, "value": 2}')
 
 
 JSON_VALUES = st.recursive(

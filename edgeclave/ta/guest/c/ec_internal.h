@@ -26,8 +26,23 @@ void *ec_resize(void *block, size_t size, size_t wanted, size_t alignment);
 /* Backend: at least `wanted` bytes from `*start` on, if there are as many; returns how many there are. */
 size_t ec_arena_region(uint8_t **start, size_t wanted);
 
-/* The end of one valid value at `at`, after white space; NULL when there is none. */
-const char *ec_skip_value(const char *at, const char *end, int depth);
+/* One character of a string at `at`, or one byte of it where none is escaped; moves `at` behind it. Returns its bytes. */
+size_t ec_decode(const char **at, const char *end, char to[4]);
+
+/* The names of all objects that are being read, those of the innermost last; at the end of the arena meanwhile. */
+typedef struct {
+    const char **starts; /* their opening quotes */
+    size_t count, capacity;
+    const char *repeated; /* the first name that its object has already */
+    bool out_of_memory;
+} ec_names;
+
+/* Each returns false when the JSON is to be refused. `before`: how many names there were before this object's. */
+bool ec_add_name(ec_names *names, const char *start);
+bool ec_names_differ(ec_names *names, size_t before, const char *end);
+void ec_release_names(ec_names *names);
+ec_text ec_say_repeated(ec_json name);
+
 /* Length of the one UTF-8 sequence at `at`, 0 when it is none. */
 size_t ec_utf8_length(const char *at, const char *end);
 

@@ -109,34 +109,40 @@ static const char *skip_string(const char *at, const char *end) {
     return at < end ? at + 1 : NULL;
 }
 
-static const char *skip_members(const char *at, const char *end, int depth, char closing) {
+static const char *skip_value(const char *at, const char *end, int depth, ec_names *names);
+
+static const char *skip_members(const char *at, const char *end, int depth, char closing, ec_names *names) {
+    size_t before = names == NULL ? 0 : names->count;
     at = skip_space(at + 1, end);
     if (at < end && *at == closing)
         return at + 1;
     while (at != NULL && at < end) {
         if (closing == '}') {
-            at = skip_string(skip_space(at, end), end);
+            const char *name = skip_space(at, end);
+            at = skip_string(name, end);
             at = at == NULL ? NULL : skip_space(at, end);
-            if (at == NULL || at == end || *at++ != ':')
+            if (at == NULL || at == end || *at++ != ':' || (names != NULL && !ec_add_name(names, name)))
                 return NULL;
         }
-        at = ec_skip_value(at, end, depth + 1);
+        at = skip_value(at, end, depth + 1, names);
         at = at == NULL ? NULL : skip_space(at, end);
         if (at == NULL || at == end || (*at != ',' && *at != closing))
             return NULL;
         if (*at++ == closing)
-            return at;
+            return names == NULL || ec_names_differ(names, before, end) ? at : NULL;
     }
     return NULL;
 }
 
-const char *ec_skip_value(const char *at, const char *end, int depth) {
+/* The end of one valid value at `at`, after white space; NULL when there is none. `names`, if not NULL, finds members
+ * of one name. */
+static const char *skip_value(const char *at, const char *end, int depth, ec_names *names) {
     at = skip_space(at, end);
     if (at == end || depth > EC_MAX_DEPTH)
         return NULL;
     switch (*at) {
-    case '{': return skip_members(at, end, depth, '}');
-    case '[': return skip_members(at, end, depth, ']');
+    case '{': return skip_members(at, end, depth, '}', names);
+    case '[': return skip_members(at, end, depth, ']', names);
     case '"': return skip_string(at, end);
     case 't': return skip_word(at, end, "true");
     case 'f': return skip_word(at, end, "false");
@@ -146,12 +152,21 @@ const char *ec_skip_value(const char *at, const char *end, int depth) {
 }
 
 bool ec_parse(ec_text text, ec_json *out) {
+    ec_names names = {.starts = NULL};
     const char *end = text.data + text.size;
-    const char *after = text.data == NULL ? NULL : ec_skip_value(text.data, end, 1);
-    if (after == NULL || skip_space(after, end) != end)
-        return false;
-    *out = (ec_json){skip_space(text.data, end), after};
-    return true;
+    const char *after = text.data == NULL ? NULL : skip_value(text.data, end, 1, &names);
+    ec_release_names(&names);
+    if (after != NULL && skip_space(after, end) == end) {
+        *out = (ec_json){skip_space(text.data, end), after};
+        return true;
+    }
+    if (names.out_of_memory)
+        ec_fail(EC_OUT_OF_MEMORY, EC_TEXT("the trusted application is out of memory"));
+    else if (names.repeated != NULL)
+        ec_fail(400, ec_say_repeated((ec_json){names.repeated, skip_string(names.repeated, end)}));
+    else
+        ec_fail(400, EC_TEXT("the payload is not JSON"));
+    return false;
 }
 
 ec_kind ec_kind_of(ec_json value) {
@@ -202,17 +217,13 @@ static char *put_utf8(char *to, uint32_t code) {
     return to;
 }
 
-/* Decodes a string's content to `to`, which is no shorter; returns the end of what was written. */
-static char *decode(const char *at, const char *end, char *to) {
-    while (at < end) {
-        if (*at == '\\') {
-            at++;
-            to = put_utf8(to, (uint32_t)escaped(&at, end));
-        } else {
-            *to++ = *at++;
-        }
+size_t ec_decode(const char **at, const char *end, char to[4]) {
+    if (**at != '\\') {
+        *to = *(*at)++;
+        return 1;
     }
-    return to;
+    ++*at;
+    return (size_t)(put_utf8(to, (uint32_t)escaped(at, end)) - to);
 }
 
 bool ec_read_text(ec_json value, ec_text *out) {
@@ -224,7 +235,9 @@ bool ec_read_text(ec_json value, ec_text *out) {
     char *copy = NULL;
     if (at < end && (copy = ec_allocate((size_t)(end - start))) == NULL)
         return false;
-    *out = copy == NULL ? (ec_text){start, (size_t)(end - start)} : (ec_text){copy, (size_t)(decode(start, end, copy) - copy)};
+    *out = copy == NULL ? (ec_text){start, (size_t)(end - start)} : (ec_text){copy, 0};
+    for (at = start; copy != NULL && at < end;)
+        out->size += ec_decode(&at, end, copy + out->size);
     return true;
 }
 
@@ -254,7 +267,7 @@ bool ec_next(ec_items *items) {
         items->key = (ec_json){at, skip_string(at, items->end)};
         at = skip_space(skip_space(items->key.end, items->end) + 1, items->end);
     }
-    items->value = (ec_json){at, ec_skip_value(at, items->end, 1)};
+    items->value = (ec_json){at, skip_value(at, items->end, 1, NULL)};
     items->at = items->value.end;
     return true;
 }
@@ -263,13 +276,7 @@ bool ec_next(ec_items *items) {
 static bool is_named(ec_json key, const char *name) {
     const char *at = key.start + 1, *end = key.end - 1;
     while (at < end) {
-        char bytes[4], *after = bytes;
-        if (*at == '\\') {
-            at++;
-            after = put_utf8(bytes, (uint32_t)escaped(&at, end));
-        } else {
-            *after++ = *at++;
-        }
+        char bytes[4], *after = bytes + ec_decode(&at, end, bytes);
         for (char *byte = bytes; byte < after; byte++)
             if (*name == 0 || *byte != *name++)
                 return false;
@@ -278,10 +285,9 @@ static bool is_named(ec_json key, const char *name) {
 }
 
 ec_json ec_member(ec_json object, const char *name) {
-    ec_json found = {NULL, NULL};
     if (ec_kind_of(object) == EC_OBJECT)
         for (ec_items item = ec_items_of(object); ec_next(&item);)
             if (is_named(item.key, name))
-                found = item.value;
-    return found;
+                return item.value;
+    return (ec_json){NULL, NULL};
 }

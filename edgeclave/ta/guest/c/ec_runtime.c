@@ -38,9 +38,10 @@ ec_status ec_reserve(size_t size) {
     return EC_OK;
 }
 
-ec_status ec_fail(uint16_t status, ec_text message) {
-    failure_status = status;
-    failure_message = message;
+ec_status ec_fail(int64_t status, ec_text message) {
+    bool is_status = status >= 0 && status <= UINT16_MAX;
+    failure_status = is_status ? (uint16_t)status : 500;
+    failure_message = is_status ? message : EC_TEXT("the method failed with a status that is not between 0 and 65535");
     return EC_FAILED;
 }
 
@@ -85,7 +86,7 @@ ec_outcome ec_dispatch(ec_text method, ec_text payload) {
         return failed(404, EC_JOIN(EC_TEXT("there is no method "), method));
     ec_json value;
     if (!ec_parse(payload, &value))
-        return failed(400, EC_TEXT("the payload is not JSON"));
+        return failed(failure_status, failure_message);
     ec_fail(500, EC_TEXT("the method failed and gave no reason"));
     ec_writer *reply = ec_new_writer();
     ec_text text;

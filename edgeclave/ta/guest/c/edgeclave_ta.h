@@ -50,10 +50,11 @@ typedef struct {
 /* A string literal as text. */
 #define EC_TEXT(literal) ((ec_text){"" literal, sizeof(literal) - 1})
 
-/* Fails the call: `return ec_fail(400, EC_TEXT("why"));`. The status is as in HTTP; the caller sees both. */
-ec_status ec_fail(uint16_t status, ec_text message);
+/* Fails the call: `return ec_fail(400, EC_TEXT("why"));`. The status is as in HTTP, 0 to 65535, or becomes 500; the
+ * caller sees both. */
+ec_status ec_fail(int64_t status, ec_text message);
 
-/* The message of the last failure, of ec_fail or of a service that refused, for a method that goes on after it. */
+/* The message of the last failure, of ec_fail, ec_parse or a service that refused, for a method that goes on after it. */
 ec_text ec_failure_message(void);
 
 /* Returns from the method when a service refuses: the caller gets status 500 and the TEE's own words. */
@@ -80,7 +81,8 @@ void *ec_allocate(size_t size);
 /* ---- Reading JSON ---- */
 
 /* A value inside the payload, which was checked as a whole before the method was called: nothing is copied, and no
- * function below can fail on malformed JSON. Deeper than 64 levels is refused before the method is called. */
+ * function below can fail on malformed JSON. Deeper than 64 levels, and two members of one name in one object, are
+ * refused before the method is called. */
 typedef struct {
     const char *start, *end;
 } ec_json;
@@ -95,10 +97,11 @@ bool ec_read_number(ec_json value, double *out);   /* the nearest double, as in 
 bool ec_read_integer(ec_json value, int64_t *out); /* written without fraction and exponent, and within 64 bits */
 bool ec_read_text(ec_json value, ec_text *out);    /* copied only if it has escapes; false too when out of memory */
 
-/* A member of an object, the last of that name; absent if there is none or it is no object. */
+/* A member of an object; absent if there is none of that name or it is no object. */
 ec_json ec_member(ec_json object, const char *name);
 
-/* Whether the JSON text is valid; then `out` is its value. For JSON that comes from elsewhere than the payload. */
+/* Whether the JSON text is valid; then `out` is its value, else ec_failure_message says why. For JSON that comes from
+ * elsewhere than the payload. */
 bool ec_parse(ec_text text, ec_json *out);
 
 /* All elements of an array, or members of an object, in order:

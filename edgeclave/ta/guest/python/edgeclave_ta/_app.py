@@ -112,6 +112,8 @@ def _json_method(name: str, function: Callable[..., Any]) -> Callable[[str], str
     def call(payload: str) -> str:
         try:
             value = load(payload)
+        except Mismatch as mismatch:
+            raise Failure(400, str(mismatch)) from None
         except (ValueError, RecursionError) as error:
             raise Failure(400, "the payload is not JSON") from error
         try:

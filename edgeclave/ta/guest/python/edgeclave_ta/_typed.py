@@ -38,8 +38,11 @@ def to_json(value: Any) -> str:
 
 
 def load(text: str) -> Any:
-    """Decodes JSON, and nothing else: Python would take NaN and Infinity too."""
-    return json.loads(text, parse_constant=_no_constant)
+    """Decodes JSON, and nothing else: Python would take NaN and Infinity too, and of two members of one name the last.
+
+    Raises ValueError; Mismatch for two members of one name.
+    """
+    return _DECODER.decode(text)
 
 
 def plain(value: Any) -> Any:
@@ -81,8 +84,10 @@ def converter(kind: Any) -> Converter:
     raise TypeError(f"JSON cannot be read as {kind}")
 
 
-def _anything(value: Any, _path: str) -> Any:
-    return value
+def _anything(value: Any, path: str) -> Any:
+    """What JSON can hold. Python would read 1e400 as infinity, and half a character as text."""
+    check = _CHECKS.get(type(value))
+    return value if check is None else check(value, path)
 
 
 def _none(value: Any, path: str) -> None:
@@ -271,6 +276,7 @@ _SCALARS: dict[Any, Converter] = {
     float: _float,
     str: _str,
 }
+_CHECKS: dict[type, Converter] = {float: _float, str: _str, list: _list(_anything), dict: _dict(_anything)}
 _LISTS = (list, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 _DICTS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 _NAMES = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
@@ -295,3 +301,17 @@ def _at(path: str, name: str) -> str:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    read = dict(members)
+    if len(read) < len(members):
+        read.clear()
+        for name, value in members:
+            if name in read:
+                raise Mismatch("", f'an object has two members named "{_at("", name)}"')
+            read[name] = value
+    return read
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_constant)
