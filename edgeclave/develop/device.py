@@ -50,12 +50,17 @@ _STATE_REFUSED = {
 
 @dataclass(frozen=True)
 class Result:
-    """A sealed result, opened as its reader does. `payload` is the decoded JSON; `sealed` the COSE bytes."""
+    """A sealed result, opened as its reader does. `text` is its JSON; `sealed` the COSE bytes."""
 
     output: str
     sequence: int
-    payload: Any
+    text: str
     sealed: bytes
+
+    @property
+    def payload(self) -> Any:
+        """The decoded JSON."""
+        return json.loads(self.text)
 
 
 @dataclass(frozen=True)
@@ -161,8 +166,8 @@ class RunningApp:
 
     def _open(self, sealed: bytes) -> Result:
         verified = verify_result(sealed, self.attested.signing_key)
-        payload = json.loads(open_result(verified, self._reader))
-        return Result(verified.header.output, verified.header.sequence, payload, sealed)
+        text = open_result(verified, self._reader).decode()
+        return Result(verified.header.output, verified.header.sequence, text, sealed)
 
 
 def _verify(emulator: Emulator, evidence: bytes, package: VerifiedPackage) -> AttestationResult:

@@ -26,6 +26,7 @@ from edgeclave.enclave.messages import (
     RecipientsReply,
     Released,
     SealedResult,
+    is_json,
 )
 from edgeclave.enclave.services import Services
 from edgeclave.enclave.state import Snapshot
@@ -84,7 +85,7 @@ class Instance:
             return _failed(
                 status.PAYLOAD_TOO_LARGE, f"the payload has {len(payload)} bytes, the limit is {self._message_bytes}"
             )
-        if not _is_json(payload):
+        if not is_json(payload):
             return _failed(status.BAD_PAYLOAD, "the payload is not JSON")
         assurance = request.caller.assurance
         self._calls += 1
@@ -108,11 +109,13 @@ class Instance:
         finally:
             self._services.transaction = None
         if isinstance(answer, GuestFailure):
+            if answer.status == status.SUCCESS:
+                return _failed(status.BAD_REPLY, f"a failure with status 200, which means success: {answer.message}")
             return _failed(answer.status, answer.message)
         reply = answer.encode()
         if len(reply) > self._message_bytes:
             return _failed(status.BAD_REPLY, f"the reply has {len(reply)} bytes, the limit is {self._message_bytes}")
-        if not _is_json(reply):
+        if not is_json(reply):
             return _failed(status.BAD_REPLY, "the reply is not JSON")
         if not transaction.has_effects:
             return CallOutcome(reply=answer)
@@ -199,14 +202,6 @@ class Instance:
             assurance=lowest,
             host_time=host_time,
         )
-
-
-def _is_json(data: bytes) -> bool:
-    try:
-        msgspec.json.decode(data, type=msgspec.Raw)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return False
-    return True
 
 
 def _failed(code: int, message: str) -> CallOutcome:

@@ -242,3 +242,12 @@ class Refused(_Reply, frozen=True, tag="error"):
 
 
 Reply = Started | CallOutcome | EvidenceReply | RecipientsReply | BeaconOutcome | Stopped | Count | Recovered | Refused
+
+
+def is_json(data: bytes) -> bool:
+    """What payloads, replies and results are. Nesting that no decoder can follow is none."""
+    try:
+        msgspec.json.decode(data, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return False
+    return True

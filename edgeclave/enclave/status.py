@@ -1,5 +1,7 @@
 """Statuses of a failed call that the enclave itself gives. A trusted application's own failures keep theirs."""
 
+SUCCESS = 200
+"""A call that succeeded. No failure may have it: whoever reads the answer could not tell them apart."""
 BAD_PAYLOAD = 400
 """The payload is not JSON."""
 CHANNEL_TOO_WEAK = 403
@@ -11,6 +13,6 @@ PAYLOAD_TOO_LARGE = 413
 TRAPPED = 500
 """The trusted application crashed, ran out of memory, or used what it was not granted."""
 BAD_REPLY = 502
-"""The reply is not JSON or over `message_kib`."""
+"""The reply is not JSON or over `message_kib`, or a failure claims to be a success."""
 DEADLINE_EXCEEDED = 504
 """The call took longer than its deadline."""

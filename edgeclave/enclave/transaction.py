@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from edgeclave.enclave.messages import Caller
+from edgeclave.enclave.messages import Caller, is_json
 from edgeclave.enclave.state import (
     MAX_COUNTERS,
     MAX_ENTRIES,
@@ -87,13 +87,16 @@ class Transaction:
     def emit(self, output: str, payload: str) -> int:
         """Returns the sequence number the result has once the call commits."""
         sequence = self._next_sequence(output) + self._emitted_on.get(output, 0)
-        size = len(payload.encode())
+        encoded = payload.encode()
+        size = len(encoded)
         if size > self._max_result_bytes:
             raise ServiceError(f"result too large: {size} bytes, the limit is {self._max_result_bytes}")
         if len(self.emitted) >= MAX_RESULTS_PER_CALL:
             raise ServiceError(f"too many results in one call: {MAX_RESULTS_PER_CALL} is the limit")
         if self._emitted_bytes + size > MAX_RESULT_BYTES_PER_CALL:
             raise ServiceError(f"too much in one call: {MAX_RESULT_BYTES_PER_CALL} bytes of results is the limit")
+        if not is_json(encoded):
+            raise ServiceError("the result is not JSON")
         self.emitted.append((output, payload))
         self._emitted_bytes += size
         self._emitted_on[output] = self._emitted_on.get(output, 0) + 1

@@ -29,7 +29,7 @@ from edgeclave.ta.source import load_source
 def debug(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with ta.toml and app.c.")] = HERE,
     gdb_options: Annotated[list[str] | None, typer.Argument(metavar="-- GDB OPTIONS", help="Options for gdb.")] = None,
-    method: Annotated[str | None, typer.Option("--method", help="Method to call [the only one].")] = None,
+    method: Annotated[str | None, typer.Option("--method", help="Method to call \\[the only one].")] = None,
     payload: Annotated[str, typer.Option("--payload", help="Its payload, as JSON.")] = "null",
     batch_commands: Annotated[
         Path | None,

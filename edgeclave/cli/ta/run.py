@@ -29,7 +29,9 @@ MAX_PAYLOAD_BYTES = 1 << 20  # no manifest may allow more (limits.message_kib)
 def run(
     target: Annotated[Path, typer.Argument(metavar="DIR|FILE.ta", help="A project's folder, or a package.")] = HERE,
     method: Annotated[str | None, typer.Argument(help="The method to call.")] = None,
-    payload: Annotated[str, typer.Argument(help="JSON, @FILE that holds it, or - for standard input.")] = "null",
+    payload: Annotated[
+        str, typer.Argument(help="JSON, @FILE that holds it, or - for standard input. A negative number: after --.")
+    ] = "null",
     serve: Annotated[bool, typer.Option("--serve", help="Read calls from standard input, one a line.")] = False,
     state: Annotated[
         Path | None,

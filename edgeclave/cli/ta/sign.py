@@ -31,7 +31,7 @@ def sign(
     key: Annotated[
         str | None,
         typer.Option(
-            "--key", help=f"Name of the signing key [{DEVELOPMENT_KEY}], made on first use, or a pkcs11: URI."
+            "--key", help=f"Name of the signing key \\[{DEVELOPMENT_KEY}], made on first use, or a pkcs11: URI."
         ),
     ] = None,
     chain: Annotated[

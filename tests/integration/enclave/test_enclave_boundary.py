@@ -20,7 +20,15 @@ from edgeclave.platforms import enclave_process
 from edgeclave.platforms.base import CallRequest, StartRequest
 from edgeclave.platforms.emulator import Emulator
 from edgeclave.platforms.enclave_process import Descriptors, EnclaveProcess
-from tests.fixtures.wat.packages import WAITING, HandmadePackage, Signer, minimal_package, wasm_package, wat_package
+from tests.fixtures.wat.packages import (
+    MINIMAL,
+    WAITING,
+    HandmadePackage,
+    Signer,
+    minimal_package,
+    wasm_package,
+    wat_package,
+)
 
 from .conftest import Slot, Start, call, now, reply, status
 
@@ -236,6 +244,14 @@ async def test_there_is_no_sleep_that_outlives_the_deadline(start: Start, tmp_pa
     assert outcome.failure is not None
     assert "cannot wait" in outcome.failure.message
     assert not enclave.ended.done()
+
+
+async def test_a_failure_cannot_claim_the_status_of_success(start: Start, tmp_path: Path) -> None:
+    text = MINIMAL.read_text().replace("(i32.const 418)", "(i32.const 200)")
+    outcome = await call(await start(wat_package(tmp_path / "package", text)), "fail", "why")
+    assert status(outcome) == 502
+    assert outcome.failure is not None
+    assert outcome.failure.message == 'a failure with status 200, which means success: "why"'
 
 
 # The cache of compiled code

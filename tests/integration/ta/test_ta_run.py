@@ -93,6 +93,16 @@ def test_a_call_prints_the_reply_and_what_was_emitted(package: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("number", ["1e400", "-1", "0.1000000000000000055511151231257827", "1" + "0" * 400])
+def test_numbers_are_printed_as_the_application_wrote_them(package: Path, number: str) -> None:
+    text = f'{{"a":{number},\n "a":"é"}}'
+    done = ta_run(package, "publish", "--json", "--", text)
+    one_line = text.replace("\n", " ")
+    emitted = f'{{"output": "out", "sequence": 1, "payload": {one_line}}}'
+    assert done.stdout == f'{{"status": 200, "reply": {one_line}, "results": [{emitted}]}}\n'
+    assert ta_run(package, "publish", "--", number).stdout == f"{number}\nemitted to out, number 1: {number}\n"
+
+
 @pytest.mark.parametrize(
     ("payload", "reply"),
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from rich.text import Text
 from typer.testing import CliRunner
 
 from edgeclave.cli.main import run
@@ -21,6 +22,14 @@ def test_help_has_an_example(command: str) -> None:
     shown = CliRunner().invoke(app, [command, "--help"])
     assert shown.exit_code == 0
     assert f"Example: edgeclave ta {command} " in shown.output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_stands_in_brackets_is_shown(command: str) -> None:
+    """Unescaped, `[developer]` would be a style of the terminal."""
+    texts = [str(getattr(each, "help", None) or "") for each in typer.main.get_command(app).commands[command].params]  # type: ignore[attr-defined]
+    for text in texts:
+        assert Text.from_markup(text).plain == text.replace("\\[", "[")
 
 
 def test_all_commands_are_there() -> None:

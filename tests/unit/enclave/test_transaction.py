@@ -56,6 +56,15 @@ def test_a_call_that_only_reads_and_emits_changes_no_state() -> None:
     assert call.has_effects
 
 
+@pytest.mark.parametrize("payload", ["", "x", "1 2", '{"a":', "NaN", '"\\ud800"', "[" * 100_000])
+def test_a_result_that_is_not_json_is_refused_and_takes_no_number(payload: str) -> None:
+    call = transaction()
+    with pytest.raises(ServiceError, match="the result is not JSON"):
+        call.emit("out", payload)
+    assert not call.has_effects
+    assert call.emit("out", "1") == 10
+
+
 def full_of_entries() -> Transaction:
     return transaction(Snapshot(entries={str(number): "" for number in range(MAX_ENTRIES)}))
 
@@ -90,14 +99,14 @@ def full_of_counters() -> Transaction:
         ),
         pytest.param(
             transaction,
-            lambda call: [call.emit("out", "") for _ in range(MAX_RESULTS_PER_CALL + 1)],
+            lambda call: [call.emit("out", "1") for _ in range(MAX_RESULTS_PER_CALL + 1)],
             "too many results",
             id="too many results in one call",
         ),
         pytest.param(
             transaction,
             lambda call: [
-                call.emit("out", "x" * MAX_RESULT_BYTES)
+                call.emit("out", "1" * MAX_RESULT_BYTES)
                 for _ in range(MAX_RESULT_BYTES_PER_CALL // MAX_RESULT_BYTES + 1)
             ],
             "too much in one call",

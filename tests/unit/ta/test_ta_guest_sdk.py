@@ -81,6 +81,7 @@ def raising(error: BaseException) -> Any:
         pytest.param(lambda sdk: "\ud800", 500, id="text that is not Unicode"),
         pytest.param(lambda sdk: dict[str, int]()["missing"], 500, id="an exception"),
         pytest.param(lambda sdk: exit(), 500, id="an exit"),
+        pytest.param(lambda sdk: raising(GeneratorExit())(None), 500, id="what is no Exception"),
         pytest.param(lambda sdk: raising(MemoryError())(None), 500, id="out of memory"),
         pytest.param(lambda sdk: raising(sdk.Failure(409, "busy"))(None), 409, id="its own failure"),
         pytest.param(lambda sdk: sdk.tee.put("a", 1), 500, id="a number into storage"),
@@ -111,7 +112,7 @@ def test_a_payload_that_is_not_json(sdk: Any, testing: Any, payload: str) -> Non
 
 
 def test_failures_have_a_status_of_16_bits_and_a_message_that_can_be_sent(sdk: Any) -> None:
-    for status in (-1, 65536):
+    for status in (-1, 200, 65536):
         with pytest.raises(ValueError, match="65535"):
             sdk.Failure(status, "no")
     assert sdk.Failure(400, "\ud800").message == "\\ud800"

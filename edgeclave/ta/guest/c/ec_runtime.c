@@ -1,6 +1,8 @@
 /* A call from its texts to its outcome, and the arena it works in. */
 #include "ec_internal.h"
 
+#define SUCCESS 200
+
 static size_t used; /* bytes of the arena */
 static ec_text failure_message;
 static uint16_t failure_status;
@@ -39,9 +41,9 @@ ec_status ec_reserve(size_t size) {
 }
 
 ec_status ec_fail(int64_t status, ec_text message) {
-    bool is_status = status >= 0 && status <= UINT16_MAX;
+    bool is_status = status >= 0 && status <= UINT16_MAX && status != SUCCESS;
     failure_status = is_status ? (uint16_t)status : 500;
-    failure_message = is_status ? message : EC_TEXT("the method failed with a status that is not between 0 and 65535");
+    failure_message = is_status ? message : EC_TEXT("the method failed with a status that no failure can have");
     return EC_FAILED;
 }
 

@@ -50,8 +50,8 @@ typedef struct {
 /* A string literal as text. */
 #define EC_TEXT(literal) ((ec_text){"" literal, sizeof(literal) - 1})
 
-/* Fails the call: `return ec_fail(400, EC_TEXT("why"));`. The status is as in HTTP, 0 to 65535, or becomes 500; the
- * caller sees both. */
+/* Fails the call: `return ec_fail(400, EC_TEXT("why"));`. The status is as in HTTP, 0 to 65535 but 200 (any other
+ * becomes 500); the caller sees both. */
 ec_status ec_fail(int64_t status, ec_text message);
 
 /* The message of the last failure, of ec_fail, ec_parse or a service that refused, for a method that goes on after it. */

@@ -12,19 +12,20 @@ from . import tee
 from ._bounds import Mismatch
 from ._typed import Converter, converter, load, plain, to_json
 
+_SUCCESS = 200
 _JsonMethod = TypeVar("_JsonMethod", bound=Callable[..., Any])
 _RawMethod = TypeVar("_RawMethod", bound=Callable[[str], str])
 
 
 class Failure(Exception):  # noqa: N818 - the name in the WIT
-    """Raise it to answer a call with a status (as an HTTP status, 0 to 65535) and a message for the caller.
+    """Raise it to answer a call with a status (as an HTTP status, 0 to 65535 but 200) and a message for the caller.
 
     Nothing of the call is committed: what it put, deleted, incremented or emitted is discarded.
     """
 
     def __init__(self, status: int, message: str) -> None:
-        if not 0 <= status <= 0xFFFF:
-            raise ValueError(f"a failure status must be between 0 and 65535, not {status}")
+        if not 0 <= status <= 0xFFFF or status == _SUCCESS:
+            raise ValueError(f"a failure status must be between 0 and 65535 and none of success, not {status}")
         super().__init__(status, message)
         self.status = status
         self.message = message.encode("utf-8", "backslashreplace").decode()
@@ -84,9 +85,9 @@ class TrustedApp:
             if not isinstance(reply, str):
                 raise TypeError(f"a raw method must return text, not {type(reply).__name__}")  # noqa: TRY301
             reply.encode()  # text that is not Unicode would trap in the component's runtime
-        except Failure:
+        except (Failure, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # what is not caught would trap: no traceback, and the instance's memory lost
             tee.log(tee.ERROR, _own_traceback(error))
             raise Failure(500, f"method {method} failed with {type(error).__name__}; its log tells more") from error
         return reply
