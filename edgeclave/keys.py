@@ -14,9 +14,14 @@ True
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import os
 import re
 import stat
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +38,7 @@ MAX_KEY_FILE_BYTES = 16 << 10
 _NAME = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _VARIABLE = re.compile(r"\A[A-Za-z_][A-Za-z0-9_]*\Z")
 _PRIVATE, _PUBLIC = ".key.pem", ".pub.pem"
+_READABLE = 0o644
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -57,22 +63,36 @@ def create_key(folder: Path, name: str) -> ec.EllipticCurvePrivateKey:
         ConfigurationError: `bad-key-name`, `key-exists`, `cannot-write`.
     """
     private_path, public_path = private_key_path(folder, name), public_key_path(folder, name)
-    key = generate_key()
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    if private_path.exists() or public_path.exists():
-        raise ConfigurationError(
-            "key-exists",
-            f"there is already a key named {name}",
-            where=str(private_path),
-            advice="choose another name; a key that is in use cannot be replaced by one of the same name",
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(os.open(private_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
-            file.write(pem)
-        public_path.write_bytes(public_pem(key.public_key()))
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
+    with _writing(folder):
+        if private_path.exists() or public_path.exists():
+            raise ConfigurationError(
+                "key-exists",
+                f"there is already a key named {name}",
+                where=str(private_path),
+                advice="choose another name; a key that is in use cannot be replaced by one of the same name",
+            )
+        key = generate_key()
+        _write_private(private_path, key)
+        write_whole(public_path, public_pem(key.public_key()))
+    return key
+
+
+def key_or_new(folder: Path, name: str) -> ec.EllipticCurvePrivateKey:
+    """The named key, made where it is missing. Of many that ask at once one makes it, and an interruption leaves none
+    behind that is not whole.
+
+    Raises:
+        ConfigurationError: what `create_key` and `load_private_key` raise.
+    """
+    private_path, public_path = private_key_path(folder, name), public_key_path(folder, name)
+    if private_path.exists() and public_path.exists():
+        return load_private_key(private_path)
+    with _writing(folder):
+        if not private_path.exists() and not public_path.exists():
+            _write_private(private_path, generate_key())
+        key = load_private_key(private_path)
+        if not public_path.exists():
+            write_whole(public_path, public_pem(key.public_key()))
     return key
 
 
@@ -150,22 +170,56 @@ def set_env_variable(path: Path, name: str, value: str) -> None:
             advice="choose a name of letters, digits and _, and a value without quotes and ends of lines",
         )
     written = f'{name}="{value}"' if re.search(r"[\s#$\\]", value) else f"{name}={value}"
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    with _writing(path.parent, path):
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         places = [index for index, line in enumerate(lines) if _assigns(line, name)]
         lines = [line for index, line in enumerate(lines) if index not in places[1:]]
         if places:
             lines[places[0]] = written
         else:
             lines.append(written)
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        if path.exists():
-            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
-        temporary.replace(path)
+        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else _READABLE
+        write_whole(path, ("\n".join(lines) + "\n").encode(), mode)
+
+
+def write_whole(path: Path, data: bytes, mode: int = _READABLE) -> None:
+    """Writes a file in one step, never half of it. Raises OSError."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a file", str(path))
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def _write_private(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    write_whole(path, pem, stat.S_IRUSR | stat.S_IWUSR)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path, file: Path | None = None) -> Iterator[None]:
+    """One at a time: in a key folder, made where it is missing, or in the folder of a file.
+
+    Raises:
+        ConfigurationError: `cannot-write`.
+    """
+    try:
+        if file is None:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
     except (OSError, UnicodeDecodeError) as error:
-        temporary.unlink(missing_ok=True)
-        raise _cannot_write(path, error) from error
+        raise _cannot_write(file or folder, error) from error
 
 
 def _assigns(line: str, name: str) -> bool:

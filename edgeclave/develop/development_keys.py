@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgeclave.cose import spki
 from edgeclave.errors import EdgeclaveError, ResultError
-from edgeclave.keys import create_key, list_keys, load_private_key, private_key_path, public_key_path
+from edgeclave.keys import key_or_new, list_keys, load_private_key, private_key_path, public_key_path
 from edgeclave.results.recipients import sign_recipient_set, verify_recipient_set
 from edgeclave.ta.manifest import Output
 from edgeclave.ta.source import FILE_NAME
@@ -39,18 +39,17 @@ def make_missing_authorities(folder: Path, keys: Path, tell: Callable[[str], Non
     """
     for name in _named_authorities(folder / FILE_NAME):
         try:
-            missing = not public_key_path(keys, name).exists() and not private_key_path(keys, name).exists()
+            missing = not public_key_path(keys, name).exists()
         except EdgeclaveError:
             continue
         if missing:
-            create_key(keys, name)
+            key_or_new(keys, name)
             tell(f"made the key {name} for development: {public_key_path(keys, name)}")
 
 
 def development_reader(keys: Path) -> ec.EllipticCurvePrivateKey:
     """The key that opens results while trying out; made on first use."""
-    path = private_key_path(keys, READER)
-    return load_private_key(path) if path.exists() else create_key(keys, READER)
+    return key_or_new(keys, READER)
 
 
 def recipient_set(

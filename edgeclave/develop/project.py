@@ -25,7 +25,7 @@ from edgeclave.ta.manifest import Manifest
 from edgeclave.ta.package import DEFAULT_LIMITS, write_package
 from edgeclave.ta.signature import sign_package
 from edgeclave.ta.signing import signing_key
-from edgeclave.ta.source import load_source, read_name
+from edgeclave.ta.source import load_source, read_name, read_regular
 
 DEVELOPMENT_KEY = "developer"
 MAX_SOURCES = 10_000
@@ -167,7 +167,7 @@ def _fingerprint(folder: Path) -> str:
     files = [*_sources(folder), *((path, path.relative_to(WIT_FOLDER.parent)) for path in _tools())]
     for path, name in files:
         try:
-            content = path.read_bytes()
+            content = read_regular(path)
         except OSError as error:
             raise ConfigurationError(
                 "source-unreadable", f"a source file cannot be read: {error.strerror}", where=str(path)

@@ -18,6 +18,7 @@ The package digest, `sha256:<hex>` of the OCI manifest, covers everything in the
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -100,9 +101,12 @@ def write_package(path: Path, wasm: bytes, signature: bytes, annotations: Mappin
 
     Raises:
         PackageError: `package-too-large`.
+        OSError: it cannot be written.
     """
     data, digest = encode_package(wasm, signature, annotations)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a file", str(path))
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
             file.write(data)

@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 from edgeclave.cose import spki
 from edgeclave.errors import ConfigurationError
-from edgeclave.keys import create_key, load_private_key, private_key_path
+from edgeclave.keys import key_or_new, private_key_path, write_whole
 
 MAX_CHAIN_FILE_BYTES = 64 << 10  # four certificates of at most 8 KiB, as text
 _NOT_BEFORE = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)  # a device without a clock need not doubt it
@@ -32,13 +32,11 @@ def signing_key(folder: Path, name: str) -> tuple[ec.EllipticCurvePrivateKey, li
     """
     key_file = private_key_path(folder, name)
     certificate_file = folder / f"{name}.cert.pem"
-    if not key_file.exists():
-        if certificate_file.exists():
-            raise _bad_certificate(certificate_file, f"it belongs to a key that is gone: {key_file.name} is missing")
-        create_key(folder, name)
-    key = load_private_key(key_file)
+    if not key_file.exists() and certificate_file.exists():
+        raise _bad_certificate(certificate_file, f"it belongs to a key that is gone: {key_file.name} is missing")
+    key = key_or_new(folder, name)
     if not certificate_file.exists():
-        certificate_file.write_bytes(self_signed(key, name).public_bytes(Encoding.PEM))
+        write_whole(certificate_file, self_signed(key, name).public_bytes(Encoding.PEM))
     chain = load_chain(certificate_file)
     leaf = chain[0].public_key()
     if not isinstance(leaf, ec.EllipticCurvePublicKey) or spki(leaf) != spki(key.public_key()):

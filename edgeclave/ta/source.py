@@ -21,7 +21,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import json
+import os
+import stat
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,10 +123,17 @@ def _in_file(path: Path) -> Iterator[None]:
         raise PackageError(error.code, error.what, where=where, advice=error.advice) from error.__cause__
 
 
+def read_regular(path: Path, most: int = -1) -> bytes:
+    """At most so many bytes of a file. Raises OSError; for a pipe or a device too, which could go on for ever."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is not a file")
+        return file.read(most)
+
+
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_MANIFEST_BYTES + 1)
+        data = read_regular(path, MAX_MANIFEST_BYTES + 1)
     except OSError as error:
         raise ConfigurationError(
             "no-manifest",
@@ -194,8 +204,10 @@ def _schema(folder: Path, name: str | None, path: str) -> str | None:
         return None
     file = folder / name
     try:
-        text = file.read_text(encoding="utf-8")
-        value = json.loads(text)
+        text = read_regular(file, MAX_MANIFEST_BYTES + 1)
+        if len(text) > MAX_MANIFEST_BYTES:
+            raise field_error(path, f"{name} is over the limit of {MAX_MANIFEST_BYTES} bytes", "shorten it")
+        value = json.loads(text.decode())
     except OSError as error:
         raise field_error(path, f"{name} cannot be read: {error.strerror}", "name a file beside ta.toml") from error
     except (ValueError, RecursionError) as error:

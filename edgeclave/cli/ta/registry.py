@@ -99,6 +99,8 @@ def pull(
         digest = asyncio.run(pull_package(parsed, fresh, out.with_name(f".{out.name}.partial"), access, tell))
     try:
         description = describe_package(fresh)
+        if out.exists() and not out.is_file():
+            raise ConfigurationError("not-written", "it is not a file", where=str(out), advice="choose another place")
         fresh.chmod(0o644)
         fresh.replace(out)
     finally:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from edgeclave.errors import ConfigurationError
+from edgeclave.keys import write_whole
 
 
 def write_built(made: Path, out: Path) -> None:
     """Copies `made` to `out`, never half a file. Raises ConfigurationError `build-not-written`."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        # Beside its destination first: the stage may lie on another file system.
-        partial = out.with_name(f".{out.name}.partial")
-        shutil.copyfile(made, partial)
-        partial.replace(out)
+        write_whole(out, made.read_bytes())
     except OSError as error:
         raise ConfigurationError(
             "build-not-written",

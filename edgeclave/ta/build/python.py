@@ -48,7 +48,7 @@ def build_python(source_dir: Path, out_wasm: Path, progress: Callable[[str], Non
     """Builds `source_dir/app.py` into the component `out_wasm`; `progress` is told each step as it begins.
 
     Raises:
-        ConfigurationError: `no-source`, `missing-extra`, `build-not-written`.
+        ConfigurationError: `no-source`, `source-unreadable`, `missing-extra`, `build-not-written`.
         PackageError: `source-fails` with the application's own traceback, `build-failed`.
     """
     tell = progress or (lambda _: None)
@@ -63,12 +63,22 @@ def build_python(source_dir: Path, out_wasm: Path, progress: Callable[[str], Non
     with tempfile.TemporaryDirectory(prefix="edgeclave-build-") as folder:
         stage = Path(folder)
         tell("collecting sources")
-        shutil.copytree(source_dir, stage / "app", ignore=shutil.ignore_patterns(*_NOT_SOURCES))
+        _collect(source_dir, stage / "app")
         shutil.copytree(GUEST_PYTHON, stage / "sdk", ignore=shutil.ignore_patterns("__pycache__", "testing.py"))
         (stage / "sdk" / f"{_ENTRY_NAME}.py").write_text(_ENTRY)
         tell("importing the application and building its component")
         _componentize(stage, source_dir)
         write_built(stage / "out.wasm", out_wasm)
+
+
+def _collect(source_dir: Path, stage: Path) -> None:
+    try:
+        shutil.copytree(source_dir, stage, ignore=shutil.ignore_patterns(*_NOT_SOURCES))
+    except shutil.Error as error:
+        path, _, why = error.args[0][0]
+        raise ConfigurationError(
+            "source-unreadable", f"a source file cannot be read: {why}", where=str(path)
+        ) from error
 
 
 def builder_version() -> str:

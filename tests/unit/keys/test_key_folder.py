@@ -1,6 +1,9 @@
 """The key folder and `.env` files: what is written, who may read it, and what is refused."""
 
+import os
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -11,6 +14,7 @@ from edgeclave.errors import ConfigurationError
 from edgeclave.keys import (
     create_key,
     key_folder,
+    key_or_new,
     list_keys,
     load_private_key,
     load_public_key,
@@ -40,6 +44,28 @@ class TestKeys:
         create_key(tmp_path / "keys", "reader")
         assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
         assert stat.S_IMODE((tmp_path / "keys/reader.key.pem").stat().st_mode) == 0o600
+
+    def test_of_many_that_ask_at_once_one_makes_the_key(self, tmp_path):
+        together = threading.Barrier(4)
+
+        def ask(_):
+            together.wait()
+            return key_or_new(tmp_path / "keys", "developer").private_numbers()
+
+        with ThreadPoolExecutor(4) as pool:
+            assert len(set(pool.map(ask, range(4)))) == 1
+        assert sorted(path.name for path in (tmp_path / "keys").iterdir()) == ["developer.key.pem", "developer.pub.pem"]
+
+    def test_what_an_interruption_left_is_made_whole(self, tmp_path):
+        key = key_or_new(tmp_path, "developer")
+        (tmp_path / "developer.pub.pem").unlink()
+        assert key_or_new(tmp_path, "developer").private_numbers() == key.private_numbers()
+        assert load_public_key(tmp_path / "developer.pub.pem") == key.public_key()
+
+    def test_a_key_whose_private_half_is_elsewhere_is_not_made_anew(self, tmp_path):
+        create_key(tmp_path, "authority")
+        (tmp_path / "authority.key.pem").unlink()
+        assert refusal(key_or_new, tmp_path, "authority").code == "no-such-key"
 
     def test_a_private_key_that_others_can_read_is_refused(self, tmp_path):
         create_key(tmp_path, "reader")
@@ -153,3 +179,14 @@ class TestEnvironmentFile:
 
     def test_a_file_that_cannot_be_written(self, tmp_path):
         assert refusal(set_env_variable, tmp_path / "nowhere/.env", "NAME", "value").code == "cannot-write"
+        assert not (tmp_path / "nowhere").exists()
+
+    def test_what_is_no_file_is_not_replaced_by_one(self, tmp_path):
+        os.mkfifo(tmp_path / ".env")  # as a device would be, /dev/null say
+        assert refusal(set_env_variable, tmp_path / ".env", "NAME", "value").code == "cannot-write"
+        assert (tmp_path / ".env").is_fifo()
+
+    def test_of_many_variables_set_at_once_none_is_lost(self, tmp_path):
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda n: set_env_variable(tmp_path / ".env", f"NAME_{n}", str(n)), range(40)))
+        assert set((tmp_path / ".env").read_text().split()) == {f"NAME_{n}={n}" for n in range(40)}

@@ -245,7 +245,8 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 
 def test_half_a_file_is_never_left(tmp_path: Path) -> None:
-    (tmp_path / "t.ta").mkdir()
-    with pytest.raises(OSError, match="directory"):
+    os.mkfifo(tmp_path / "t.ta")  # as a device would be, /dev/null say
+    with pytest.raises(OSError, match="not a file"):
         write_package(tmp_path / "t.ta", WASM, SIGNATURE, {})
+    assert (tmp_path / "t.ta").is_fifo()
     assert [path.name for path in tmp_path.iterdir()] == ["t.ta"]

@@ -45,6 +45,8 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "list.json").write_text("[]")
     (tmp_path / "large.json").write_text('{"description": "' + "x" * (33 << 10) + '"}')
+    (tmp_path / "huge.json").touch()
+    os.truncate(tmp_path / "huge.json", 1 << 40)
     return tmp_path
 
 
@@ -135,6 +137,9 @@ def test_what_may_be_left_out(folder: Path, keys: Path, field: str) -> None:
         pytest.param(
             "methods", "methods = {a = {input_schema = 'large.json'}}", "methods.a.input_schema", id="a large schema"
         ),
+        pytest.param(
+            "methods", "methods = {a = {input_schema = 'huge.json'}}", "methods.a.input_schema", id="a schema of 1 TB"
+        ),
         pytest.param("outputs", "outputs = {records = []}", "outputs.records", id="an output as a list"),
         pytest.param("outputs", "outputs = {records = {}}", "outputs.records.recipient_authority", id="no authority"),
         pytest.param(
@@ -194,6 +199,15 @@ def test_what_is_no_toml(folder: Path, keys: Path, content: bytes) -> None:
 def test_any_file_is_read_or_refused(folder: Path, keys: Path, content: bytes) -> None:
     (folder / "ta.toml").write_bytes(content)
     with contextlib.suppress(PackageError):
+        load_source(folder, keys)
+
+
+@pytest.mark.parametrize("name", ["ta.toml", "in.json"])
+def test_a_pipe_in_the_place_of_a_file_does_not_keep_anyone_waiting(folder: Path, keys: Path, name: str) -> None:
+    written(folder)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(EdgeclaveError, match="it is not a file"):
         load_source(folder, keys)
 
 
