@@ -103,8 +103,10 @@ def c_compiler_version() -> str:
 
 def compiler_cache() -> Path:
     """Where the compiler keeps what it made, so that only the first build is slow."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111  (never raises)
-    return Path(base) / "edgeclave" / f"ziglang-{c_compiler_version()}"
+    base = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111  (never raises)
+    if not base.is_absolute():  # a user without a home, as in many containers
+        base = Path(".edgeclave/cache").absolute()
+    return base / "edgeclave" / f"ziglang-{c_compiler_version()}"
 
 
 def _compile(source_dir: Path, sources: list[str], made: Path, cache: Path, *, debug: bool) -> str:

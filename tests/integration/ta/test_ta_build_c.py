@@ -187,6 +187,19 @@ def test_a_missing_compiler_is_a_clear_error(project: Path, monkeypatch: pytest.
     assert (ended.code, ended.advice) == ("missing-extra", "install `edgeclave[build-c]`")
 
 
+def test_a_user_without_a_home_has_the_cache_beside_the_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    assert c.compiler_cache().parent == tmp_path / ".edgeclave" / "cache" / "edgeclave"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+    assert c.compiler_cache().parent == tmp_path / "own" / "edgeclave"
+
+
 def test_an_unusable_cache_is_a_clear_error(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (project / "in-the-way").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(project / "in-the-way"))
