@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import typing
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from enum import Enum
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
@@ -257,6 +257,59 @@ def test_types_that_json_cannot_be_read_as_are_refused_while_building(sdk: Any, 
     take.__annotations__ = {"payload": kind}
     with pytest.raises((TypeError, NameError)):
         sdk.TrustedApp().method(take)
+
+
+@dataclass
+class Aided:
+    x: int
+    aid: InitVar[int]
+
+
+@dataclass(init=False)
+class Own:
+    x: int
+
+    def __init__(self, other: int) -> None:
+        self.x = other
+
+
+@pytest.mark.parametrize("kind", [Aided, list[Aided], Own], ids=["an InitVar", "in a list", "an __init__ of its own"])
+def test_dataclasses_that_cannot_be_made_of_their_fields_are_refused_while_building(sdk: Any, kind: Any) -> None:
+    for _ in range(2):
+        with pytest.raises(TypeError, match="cannot be made of its fields"):
+            method(sdk, None, kind)
+
+
+async def waits(payload: int) -> int:
+    return payload
+
+
+def takes_two(payload: int, more: int) -> int:
+    return payload + more
+
+
+def takes_it_by_name(*, payload: int) -> int:
+    return payload
+
+
+def takes_names(**payload: int) -> int:
+    return len(payload)
+
+
+@pytest.mark.parametrize("function", [waits, takes_two, takes_it_by_name, takes_names])
+def test_functions_that_cannot_be_called_with_a_payload_are_refused_while_building(sdk: Any, function: Any) -> None:
+    with pytest.raises(TypeError, match=f"method {function.__name__}: must"):
+        sdk.TrustedApp().method(function)
+
+
+def test_a_default_may_follow_the_payload(sdk: Any, testing: Any) -> None:
+    app = sdk.TrustedApp()
+
+    @app.method
+    def scaled(payload: int, factor: int = 2) -> int:
+        return payload * factor
+
+    assert testing.Harness(app).invoke("scaled", 4) == 8
 
 
 def test_storage_keeps_dataclasses_as_json(sdk: Any) -> None:

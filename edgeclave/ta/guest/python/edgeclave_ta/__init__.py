@@ -27,6 +27,7 @@ In a unit test the same code runs as plain Python; see `edgeclave_ta.testing`.
 from . import tee
 from ._app import Failure, TrustedApp
 from ._bounds import Length, Range
-from ._typed import from_json, to_json
+from ._json import to_json
+from ._typed import from_json
 
 __all__ = ["Failure", "Length", "Range", "TrustedApp", "from_json", "tee", "to_json"]

@@ -10,7 +10,8 @@ from typing import Any, TypeVar, overload
 
 from . import tee
 from ._bounds import Mismatch
-from ._typed import Converter, converter, load, plain, to_json
+from ._json import load, plain, to_json
+from ._typed import Converter, converter
 
 _SUCCESS = 200
 _JsonMethod = TypeVar("_JsonMethod", bound=Callable[..., Any])
@@ -59,7 +60,7 @@ class TrustedApp:
         Use as `@app.method`, or as `@app.method("name")` when the method is not called like the function.
 
         Raises:
-            TypeError: JSON cannot be read as a declared type.
+            TypeError: JSON cannot be read as a declared type, or the function cannot be called with a payload.
         """
         if isinstance(target, str):
             return lambda function: self._add(target, function, _json_method(target, function))
@@ -139,9 +140,16 @@ def _json_method(name: str, function: Callable[..., Any]) -> Callable[[str], str
 def _declared(name: str, function: Callable[..., Any]) -> tuple[Converter | None, Converter | None]:
     """How its payload is read (None: it takes none) and its reply checked (None: it declares nothing)."""
     try:
-        parameters = list(inspect.signature(function).parameters)
+        signature = inspect.signature(function)
     except (TypeError, ValueError):  # a function that is not written in Python
         return converter(Any), None
+    parameters = list(signature.parameters)
+    if inspect.iscoroutinefunction(function):
+        raise TypeError(f"method {name}: must not be async; nothing in the TEE is waited for")
+    try:
+        signature.bind(*parameters[:1])
+    except TypeError:
+        raise TypeError(f"method {name}: must take the payload and nothing else") from None
     hints = typing.get_type_hints(function, include_extras=True) if hasattr(function, "__annotations__") else {}
     try:
         takes = converter(hints.get(parameters[0], Any)) if parameters else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+_SHOWN_CHARACTERS = 64
+
 
 class Mismatch(ValueError):  # noqa: N818 - what it is
     """A value of another type than declared; `path` is where, as in `readings[3].value`."""
@@ -13,6 +15,11 @@ class Mismatch(ValueError):  # noqa: N818 - what it is
         super().__init__(f"{path or 'payload'}: {what}")
         self.path = path
         self.what = what
+
+
+def shown(name: str) -> str:
+    """A name that came from outside, as much of it as stands in a message."""
+    return name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}..."
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import enum
+import inspect
 import json
 import math
 import types
@@ -18,43 +19,17 @@ import typing
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar, Union
 
-from ._bounds import Length, Mismatch, Range
+from ._bounds import Length, Mismatch, Range, shown
+from ._json import load
 
 _Value = TypeVar("_Value")
 Converter = Callable[[Any, str], Any]
 """From decoded JSON and its path to the declared type. Raises Mismatch."""
-_SHOWN = 64  # characters of a name that came from outside
 
 
 def from_json(kind: type[_Value], text: str) -> _Value:
     """Reads JSON text as `kind`, as from trusted storage. Raises ValueError, with the path of what is wrong."""
     value: _Value = converter(kind)(load(text), "")
-    return value
-
-
-def to_json(value: Any) -> str:
-    """The JSON text of anything a method may return: dataclasses too. Raises ValueError and TypeError."""
-    return json.dumps(plain(value), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-
-
-def load(text: str) -> Any:
-    """Decodes JSON, and nothing else: Python would take NaN and Infinity too, and of two members of one name the last.
-
-    Raises ValueError; Mismatch for two members of one name.
-    """
-    return _DECODER.decode(text)
-
-
-def plain(value: Any) -> Any:
-    """The same value as dicts, lists, text and numbers."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
     return value
 
 
@@ -264,6 +239,10 @@ class _Record:
                 self._fields[field.name] = converter(hints[field.name])
                 if field.default is field.default_factory is dataclasses.MISSING:
                     self._required.add(field.name)
+        try:
+            inspect.signature(self._kind).bind(**dict.fromkeys(self._required))
+        except TypeError as error:  # an InitVar, or an __init__ of its own
+            raise TypeError(f"{self._kind} cannot be made of its fields: {error}") from None
 
 
 _SCALARS: dict[Any, Converter] = {
@@ -295,23 +274,4 @@ def _listed(choices: tuple[Any, ...]) -> str:
 
 
 def _at(path: str, name: str) -> str:
-    shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
-    return f"{path}.{shown}" if path else shown
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    read = dict(members)
-    if len(read) < len(members):
-        read.clear()
-        for name, value in members:
-            if name in read:
-                raise Mismatch("", f'an object has two members named "{_at("", name)}"')
-            read[name] = value
-    return read
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_constant)
+    return f"{path}.{shown(name)}" if path else shown(name)

@@ -9,7 +9,7 @@ import base64
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from ._typed import to_json
+from ._json import to_json
 
 SealPolicy = Literal["unique", "product"]
 StorageLevel = Literal["consistent", "rollback-protected"]

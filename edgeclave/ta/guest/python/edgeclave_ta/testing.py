@@ -25,7 +25,7 @@ from typing import Any
 
 from . import tee
 from ._app import Failure, TrustedApp
-from ._typed import to_json
+from ._json import to_json
 
 __all__ = ["Emitted", "Failure", "Harness"]
 
