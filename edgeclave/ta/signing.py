@@ -49,7 +49,9 @@ def load_chain(path: Path) -> list[x509.Certificate]:
     try:
         with path.open("rb") as file:
             return x509.load_pem_x509_certificates(file.read(MAX_CHAIN_FILE_BYTES))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise _bad_certificate(path, f"it cannot be read: {error.strerror}") from error
+    except ValueError as error:
         raise _bad_certificate(path, "it is not a PEM file of certificates") from error
 
 

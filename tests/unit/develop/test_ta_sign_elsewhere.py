@@ -69,6 +69,14 @@ def pem(path: Path, *chain: x509.Certificate) -> Path:
     return path
 
 
+def test_a_chain_that_is_not_there_is_said_not_to_be(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(capsys, "sign", project, "--prepare", project / "tbs", "--chain", project / "none.pem")
+    assert "it cannot be read: No such file or directory" in said
+    (project / "text.pem").write_text("hello")
+    said = refusal(capsys, "sign", project, "--prepare", project / "tbs", "--chain", project / "text.pem")
+    assert "it is not a PEM file of certificates" in said
+
+
 @pytest.fixture
 def chain(tmp_path: Path) -> Path:
     """Of the offline signer."""
