@@ -36,10 +36,15 @@ def run_tests(context: typer.Context, folder: Folder = HERE, keys: Keys = DEFAUL
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "--rootdir=.", f"--config-file={_configuration(folder)}", *arguments],
         cwd=folder,
-        env={**os.environ, FOLDER_VARIABLE: str(keys.absolute())},
+        env={**os.environ, FOLDER_VARIABLE: str(keys.absolute()), "PYTHONWARNINGS": _warnings()},
         check=False,
     )
     raise typer.Exit(done.returncode)
+
+
+def _warnings() -> str:
+    """Where pytest-asyncio is installed too, it warns each project that has not set what it needs for async tests."""
+    return ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:The configuration option"]))
 
 
 def _configuration(folder: Path) -> str:

@@ -59,6 +59,7 @@ def test_its_tests_pass_in_the_emulator_too(workspace: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed" in done.stdout
     assert "1 passed" not in done.stdout
+    assert done.stderr == "", "no warning about what the project does not use"
 
 
 @pytest.mark.slow
