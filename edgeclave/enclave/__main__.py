@@ -27,6 +27,7 @@ def main() -> int:
     files.begin_reading()
     # After the first lockdown, since importing takes most of the time of a start.
     from edgeclave.enclave.emulated_hardware import EmulatedHardware
+    from edgeclave.enclave.loading import compile_ahead
     from edgeclave.enclave.log import enclave_log
     from edgeclave.enclave.pipe import Pipe
     from edgeclave.enclave.server import serve
@@ -36,7 +37,7 @@ def main() -> int:
     try:
         hardware = EmulatedHardware.from_descriptor(hardware_descriptor, debug=debug)
         pipe = Pipe(reading, writing)
-        serve(pipe, lambda request: start(request, files, hardware, pipe))
+        serve(pipe, lambda request: start(request, files, hardware, pipe), lambda: compile_ahead(files, hardware))
     except EdgeclaveError as error:
         enclave_log("error", f"the enclave ends: {error}")
         return EXIT_REFUSED

@@ -11,13 +11,16 @@ from wasmtime.component._types import ComponentExtern
 
 from edgeclave.enclave.compilation import DEFAULT_LIMITS
 from edgeclave.enclave.compiled_code import CompiledCode
+from edgeclave.enclave.engine import make_engine
 from edgeclave.enclave.files import Files
 from edgeclave.enclave.hardware import Hardware
 from edgeclave.enclave.imports import check_imports
 from edgeclave.enclave.key_derivation import unique_key
+from edgeclave.enclave.messages import Compiled
 from edgeclave.enclave.storage import storage_level
 from edgeclave.errors import PackageError
 from edgeclave.evidence.eat import StorageLevel
+from edgeclave.evidence.runtime import require_measured
 from edgeclave.ta.identity import Identity
 from edgeclave.ta.manifest import Manifest
 from edgeclave.ta.signature import VerifiedPackage, verify_package
@@ -60,6 +63,18 @@ def load(files: Files, hardware: Hardware, engine: Engine) -> Loaded:
     imports = component.type.imports(engine)
     check_imports(imports)
     return Loaded(identity, verified.manifest, component, imports, compiled)
+
+
+def compile_ahead(files: Files, hardware: Hardware) -> Compiled:
+    """What `load` does, for the code that it leaves with the host: no other key is derived, and nothing of it runs.
+
+    Raises:
+        PackageError, EnclaveError: what `load` raises; `unmeasured-code`.
+    """
+    loaded = load(files, hardware, make_engine(debuggable=hardware.debug))
+    hardware.close_derivation()
+    require_measured()
+    return Compiled(compiled=loaded.compiled)
 
 
 def _component(package: VerifiedPackage) -> bytes:

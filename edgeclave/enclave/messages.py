@@ -55,6 +55,13 @@ class StartRequest(_Request, frozen=True, tag="start"):
     beacon: bytes | None = None
 
 
+class CompileRequest(_Request, frozen=True, tag="compile"):
+    """Instead of `start`: makes the compiled code that a start of this package will want, and ends.
+
+    It names no slot and is shown no state, so that it can come while an instance runs there.
+    """
+
+
 class CallRequest(_Request, frozen=True, tag="call"):
     """One call. `deadline_ms` can only shorten the deadline of the manifest."""
 
@@ -102,7 +109,15 @@ class Counted(_Request, frozen=True, tag="counted"):
 
 
 Request = (
-    StartRequest | CallRequest | EvidenceRequest | RecipientsRequest | BeaconRequest | StopRequest | Counted | TakenUp
+    StartRequest
+    | CompileRequest
+    | CallRequest
+    | EvidenceRequest
+    | RecipientsRequest
+    | BeaconRequest
+    | StopRequest
+    | Counted
+    | TakenUp
 )
 
 
@@ -180,6 +195,12 @@ class Started(_Reply, frozen=True, tag="started"):
     compiled: bool
 
 
+class Compiled(_Reply, frozen=True, tag="compiled"):
+    """The package may run here as far as that can be told without running it. `compiled`: as in `Started`."""
+
+    compiled: bool
+
+
 class CallOutcome(_Reply, frozen=True, tag="outcome"):
     """Exactly one of `reply` and `failure`. `state` is new sealed state to be stored, None when it did not change.
 
@@ -241,7 +262,18 @@ class Refused(_Reply, frozen=True, tag="error"):
     advice: str = ""
 
 
-Reply = Started | CallOutcome | EvidenceReply | RecipientsReply | BeaconOutcome | Stopped | Count | Recovered | Refused
+Reply = (
+    Started
+    | Compiled
+    | CallOutcome
+    | EvidenceReply
+    | RecipientsReply
+    | BeaconOutcome
+    | Stopped
+    | Count
+    | Recovered
+    | Refused
+)
 
 
 def is_json(data: bytes) -> bool:

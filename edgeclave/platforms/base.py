@@ -124,6 +124,15 @@ class Platform(Protocol):
     def probe(self) -> Probe:
         """Looks without changing anything."""
 
+    async def compile(self, package: Path, slot: str) -> None:
+        """Checks a package and compiles its code, so that it later starts at once; whatever runs in `slot` goes on.
+
+        When cancelled, nothing is left running.
+
+        Raises:
+            EnclaveError, PackageError: what the enclave refused, with its code.
+        """
+
     async def start(self, package: Path, request: StartRequest, keeper: Keeper | None = None) -> Enclave:
         """Starts an enclave. When cancelled, nothing is left running. `keeper` is asked only where there is a counter.
 

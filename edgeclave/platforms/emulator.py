@@ -13,6 +13,7 @@ import asyncio
 import fcntl
 import os
 import tempfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -30,6 +31,9 @@ from edgeclave.platforms.debugger import Debugger
 from edgeclave.platforms.emulated_counters import EmulatedCounters
 from edgeclave.platforms.enclave_process import Counting, Descriptors, EnclaveProcess
 from edgeclave.uninterrupted import to_its_end
+
+_Begin = Callable[[EnclaveProcess], Awaitable[bool]]
+"""The first request; says whether compiled code was made."""
 
 ROOT_KEY, ATTESTATION_KEY, ANCHOR = "root.key", "attestation.key.pem", "attestation.pub.pem"
 COUNTERS = "counters"
@@ -77,27 +81,37 @@ class Emulator:
         return thumbprint(self._attestation_key().public_key())
 
     async def start(self, package: Path, request: StartRequest, keeper: Keeper | None = None) -> EnclaveProcess:
-        keeper = keeper or NothingKept()
+        async def begin(enclave: EnclaveProcess) -> bool:
+            return (await enclave.start(request)).compiled
+
+        return await self._begin(package, request.slot, begin, keeper or NothingKept())
+
+    async def compile(self, package: Path, slot: str) -> None:
+        enclave = await self._begin(package, slot, EnclaveProcess.compile, NothingKept())
+        await enclave.kill()
+
+    async def _begin(self, package: Path, name: str, begin: _Begin, keeper: Keeper) -> EnclaveProcess:
         slot = await self._open_cache(package)
         if slot.cached is not None:
-            return await self._start(package, request, slot, keeper)
+            return await self._begin_with(slot, package, name, begin, keeper)
         slot.close()
         # One at a time: a compiler may take most of a small gateway's memory, and the next start may find its code.
         async with self._compiling:
-            return await self._start(package, request, await self._open_cache(package), keeper)
+            return await self._begin_with(await self._open_cache(package), package, name, begin, keeper)
 
-    async def _start(self, package: Path, request: StartRequest, slot: CacheSlot, keeper: Keeper) -> EnclaveProcess:
+    async def _begin_with(
+        self, slot: CacheSlot, package: Path, name: str, begin: _Begin, keeper: Keeper
+    ) -> EnclaveProcess:
         # The enclave imports what it needs while its code is read; it waits for it until it is asked to start.
         filling = asyncio.ensure_future(asyncio.to_thread(self._fill, slot))
         try:
-            enclave = await self._spawn(package, slot, request.slot, keeper)
+            enclave = await self._spawn(package, slot, name, keeper)
             try:
                 await asyncio.shield(filling)
             except BaseException:
                 await enclave.kill()
                 raise
-            started = await enclave.start(request)
-            if started.compiled:
+            if await begin(enclave):
                 await to_its_end(asyncio.to_thread(slot.keep), lambda _: enclave.kill())
             let_go = slot.hold()
             enclave.ended.add_done_callback(lambda _: let_go())

@@ -21,6 +21,8 @@ from edgeclave.enclave.messages import (
     BeaconRequest,
     CallOutcome,
     CallRequest,
+    Compiled,
+    CompileRequest,
     Count,
     Counted,
     EvidenceReply,
@@ -93,7 +95,7 @@ class Counting:
 
 
 class EnclaveProcess:
-    """Implements `Enclave` over a pipe. Made by `spawn` and then `start`."""
+    """Implements `Enclave` over a pipe. Made by `spawn` and then `start`, or used up by `compile`."""
 
     started: Started
 
@@ -168,12 +170,16 @@ class EnclaveProcess:
         Raises:
             EdgeclaveError: with the enclave's code.
         """
-        try:
-            self.started = await self._ask(request, Started, START_SECONDS)
-        except BaseException:
-            await self.kill()
-            raise
+        self.started = await self._begin(request, Started)
         return self.started
+
+    async def compile(self) -> bool:
+        """Instead of `start`; the process ends. Returns whether compiled code was made and should be kept.
+
+        Raises:
+            EdgeclaveError: with the enclave's code.
+        """
+        return (await self._begin(CompileRequest(), Compiled)).compiled
 
     async def call(self, request: CallRequest) -> CallOutcome:
         deadline_ms = min(request.deadline_ms or sys.maxsize, self.started.manifest.limits.deadline_ms)
@@ -205,6 +211,13 @@ class EnclaveProcess:
         self._end_expected = True
         self._kill("it was killed from here")
         await asyncio.shield(self.ended)
+
+    async def _begin(self, request: Request, expected: type[_Expected]) -> _Expected:
+        try:
+            return await self._ask(request, expected, START_SECONDS)
+        except BaseException:
+            await self.kill()
+            raise
 
     async def _ask(self, request: Request, expected: type[_Expected], seconds: float) -> _Expected:
         frame = encode_frame(request)

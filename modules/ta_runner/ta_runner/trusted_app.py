@@ -5,10 +5,13 @@ Rules:
 1. A new instance takes calls only after its state, evidence and open record are stored.
 2. An enclave that ended unasked is started again from the stored state: after 1 s, doubling to 60 s; five healthy
    minutes begin anew.
-3. An upgrade stops the running version only when the new package is fetched and verified. If the new one does not
-   start, the old one goes on with the reason reported, and the new one is not tried again until the twin changes.
-4. A change of the twin ends a fetch that is under way. It goes on where it was, if it is still wished.
-5. What goes wrong here stays here.
+3. An upgrade stops the running version only when the new package is fetched and verified and its code compiled. If the
+   new one does not start, the old one goes on with the reason reported, and the new one is not tried again until the
+   twin changes.
+4. So does a version that ran before the module was restarted, and one that ended unasked, until the new one is ready.
+5. There is one enclave of a slot at a time: what gets a new version ready knows neither slot nor state.
+6. A change of the twin ends a fetch that is under way. It goes on where it was, if it is still wished.
+7. What goes wrong here stays here.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ from edgeclave.edge.twins.trusted_apps import TrustedAppSettings
 from edgeclave.errors import EdgeclaveError, EnclaveError
 from ta_runner.calls import CallQueue, CallRefused
 from ta_runner.instance import Host, Instance
-from ta_runner.packages import CachedPackage, FetchError
+from ta_runner.packages import FetchError
+from ta_runner.preparation import Preparation
 from ta_runner.status import State, Status
 
 FIRST_BACKOFF_SECONDS = 1
@@ -61,7 +65,7 @@ class TrustedApp:
         self._stopping = False
         self._wake = asyncio.Event()
         self._beacon_came = asyncio.Event()
-        self._fetching: asyncio.Future[CachedPackage] | None = None
+        self._preparation = Preparation(name, host)
         self._fetch_backoff = Backoff(first_seconds=FETCH_AGAIN_SECONDS, longest_seconds=LONGEST_FETCH_AGAIN_SECONDS)
         self._backoff = Backoff(first_seconds=FIRST_BACKOFF_SECONDS, longest_seconds=LONGEST_BACKOFF_SECONDS)
         self._task = asyncio.get_running_loop().create_task(self._supervise(), name=f"trusted-app {name}")
@@ -83,7 +87,7 @@ class TrustedApp:
             self._refused_wish = None
             self._refusal = None
             self._fetch_backoff.reset()
-            self._stop_fetching()
+            self._preparation.give_up()
             self._wake.set()
 
     def refuse(self, reason: EdgeclaveError) -> None:
@@ -112,7 +116,7 @@ class TrustedApp:
         """Ends the enclave with a close record and the supervision, within STOP_SECONDS."""
         self._stopping = True
         self._wish = self._refused_wish = self._refusal = None
-        self._stop_fetching()
+        self._preparation.give_up()
         self._wake.set()
         if self.status.state != "starting":  # what has not begun needs no orderly end
             await asyncio.wait({self._task}, timeout=STOP_SECONDS)
@@ -168,34 +172,25 @@ class TrustedApp:
         former = last.settings if last is not None and last.settings != wish else None
         if former is None or not self._host.packages.cached(former.digest):
             return await self._start(wish)
-        if self._may_try(wish):
-            try:
-                return await self._start(wish)
-            except StoreError:
-                raise
-            except EdgeclaveError as error:
+        if not self._may_try(wish):
+            return await self._start(former)
+        first, second = (wish, former) if self._preparation.ready or wish.runs_same_code(former) else (former, wish)
+        try:
+            return await self._start(first)
+        except StoreError:
+            raise
+        except EdgeclaveError as error:
+            if first is wish:
                 self._refuse_wish(wish, error)
-        return await self._start(former)
+            else:
+                _log.error("former version does not run", trusted_app=self.name, code=error.code, reason=str(error))
+            return await self._start(second)
 
     async def _start(self, settings: TrustedAppSettings) -> Instance | None:
-        package = await self._fetch(settings)
+        package = await self._preparation.fetch(settings)
         if package is None:
             return None
         return await Instance.start(self.name, self._host, package, settings, self._beacon, self._calls.commits)
-
-    async def _fetch(self, settings: TrustedAppSettings) -> CachedPackage | None:
-        """The package, or None when the wish changes meanwhile."""
-        self._host.platform(settings)
-        self._fetching = asyncio.ensure_future(self._host.packages.get(settings))
-        try:
-            await asyncio.wait({self._fetching})
-            return None if self._fetching.cancelled() else self._fetching.result()
-        finally:
-            self._stop_fetching()
-
-    def _stop_fetching(self) -> None:
-        if self._fetching is not None:
-            self._fetching.cancel()
 
     async def _watch(self, instance: Instance) -> EdgeclaveError | None:
         """Lets it take calls; returns when it has ended: None if asked to, else why."""
@@ -241,10 +236,12 @@ class TrustedApp:
 
     async def _steer(self, instance: Instance) -> None:
         """Follows the wish while the enclave runs; returns when this enclave is to stop."""
+        if instance.settings != self._wish and self._upgrade_problem() is None:
+            self._wake.set()  # it runs until what is wished is ready
         while True:
             problem = self._upgrade_problem()
             again = None
-            if isinstance(problem, FetchError):
+            if problem is not None and self._may_pass(problem):
                 again = max(self._fetch_backoff.next_seconds(), _asked_wait(problem))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(again):
@@ -259,7 +256,7 @@ class TrustedApp:
                     pass
                 elif wish.runs_same_code(instance.settings):
                     await instance.adjust(wish, self._calls)
-                elif self._may_try(wish) and await self._fetch(wish) is not None and wish == self._wish:
+                elif self._may_try(wish) and await self._preparation.get_ready(wish) and wish == self._wish:
                     self._refused_wish = None
                     return
             except EdgeclaveError as error:
@@ -283,7 +280,11 @@ class TrustedApp:
     def _may_try(self, wish: TrustedAppSettings) -> bool:
         """A wish that was refused is not tried again; one that could not be fetched is."""
         problem = self._upgrade_problem()
-        return wish == self._wish and (problem is None or isinstance(problem, FetchError))
+        return wish == self._wish and (problem is None or self._may_pass(problem))
+
+    def _may_pass(self, problem: EdgeclaveError) -> bool:
+        """Whether a wish may yet become ready. One that was, and then did not start, is not tried again."""
+        return isinstance(problem, FetchError) or (problem.code in _PASSING and not self._preparation.ready)
 
     def _problem(self) -> EdgeclaveError | None:
         return self._refusal or self._upgrade_problem()

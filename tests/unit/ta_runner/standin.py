@@ -98,7 +98,10 @@ class StandInEnclave:
 
 
 class StandInPlatform:
-    """Starts StandInEnclaves; `refusals` by digest of the package file's name."""
+    """Starts StandInEnclaves. `refusals` and `flaws`, of starting and of compiling, by the package file's digest.
+
+    `may_compile` holds up compiling while it is not set; `compiling` is what has begun to.
+    """
 
     name = "emulator"
 
@@ -106,9 +109,19 @@ class StandInPlatform:
         self.enclaves: list[StandInEnclave] = []
         self.packages: list[str] = []
         self.refusals: dict[str, EnclaveError] = {}
+        self.flaws: dict[str, EnclaveError] = {}
+        self.compiling: list[str] = []
+        self.may_compile = asyncio.Event()
+        self.may_compile.set()
 
     def probe(self) -> Probe:
         return Probe(available=True, detail="a stand-in")
+
+    async def compile(self, package: Path, slot: str) -> None:
+        self.compiling.append(package.stem)
+        await self.may_compile.wait()
+        if flaw := self.flaws.get(package.stem):
+            raise flaw.with_traceback(None)
 
     async def start(self, package: Path, request: StartRequest, keeper: Keeper | None = None) -> StandInEnclave:
         if refusal := self.refusals.get(package.stem):
