@@ -22,7 +22,7 @@ from edgeclave.enclave.messages import (
     Started,
     StartRequest,
 )
-from edgeclave.errors import EnclaveError
+from edgeclave.errors import EdgeclaveError, EnclaveError
 from edgeclave.platforms.base import Ended, Keeper, Probe
 
 
@@ -100,7 +100,7 @@ class StandInEnclave:
 class StandInPlatform:
     """Starts StandInEnclaves. `refusals` and `flaws`, of starting and of compiling, by the package file's digest.
 
-    `may_compile` holds up compiling while it is not set; `compiling` is what has begun to.
+    `may_compile` holds up compiling while it is not set; `compiling` is what began to, `given_up` what was told to end.
     """
 
     name = "emulator"
@@ -109,8 +109,9 @@ class StandInPlatform:
         self.enclaves: list[StandInEnclave] = []
         self.packages: list[str] = []
         self.refusals: dict[str, EnclaveError] = {}
-        self.flaws: dict[str, EnclaveError] = {}
+        self.flaws: dict[str, EdgeclaveError] = {}
         self.compiling: list[str] = []
+        self.given_up: list[str] = []
         self.may_compile = asyncio.Event()
         self.may_compile.set()
 
@@ -119,7 +120,11 @@ class StandInPlatform:
 
     async def compile(self, package: Path, slot: str) -> None:
         self.compiling.append(package.stem)
-        await self.may_compile.wait()
+        try:
+            await self.may_compile.wait()
+        except asyncio.CancelledError:
+            self.given_up.append(package.stem)
+            raise
         if flaw := self.flaws.get(package.stem):
             raise flaw.with_traceback(None)
 
