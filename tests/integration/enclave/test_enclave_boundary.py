@@ -30,7 +30,7 @@ from tests.fixtures.wat.packages import (
     wat_package,
 )
 
-from .conftest import Slot, Start, call, now, reply, status
+from .conftest import Slot, Start, call, enclaves_of_this_process, now, reply, status
 
 
 def process_status(process_id: int) -> str:
@@ -60,12 +60,6 @@ def runs(process_id: int) -> bool:
         return "State:\tZ" not in process_status(process_id)
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-def enclaves_of_this_process() -> list[bytes]:
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    commands = [Path(f"/proc/{child}/cmdline").read_bytes() for child in children]
-    return [command for command in commands if b"edgeclave.enclave" in command]
 
 
 async def refusal(emulator: Emulator, package: HandmadePackage | Path) -> EdgeclaveError:

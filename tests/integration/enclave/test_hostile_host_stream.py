@@ -21,6 +21,7 @@ from edgeclave.enclave.__main__ import EXIT_REFUSED
 from edgeclave.enclave.messages import (
     BeaconRequest,
     CallRequest,
+    CompileRequest,
     Counted,
     EvidenceRequest,
     RecipientsRequest,
@@ -50,6 +51,7 @@ requests = st.one_of(
     st.builds(BeaconRequest, beacon=blobs, host_time=times),
     st.builds(Counted, answer=blobs),
     st.just(TakenUp()),
+    st.just(CompileRequest()),
     st.just(StopRequest()),
 )
 
