@@ -1,18 +1,24 @@
 """Sealed results drained from an outbox, against azure-iot-device sending the same bytes with as many in flight.
 
-`python -m bench.outbox_drain ours|bare`, in a module's environment, prints how many seconds that took.
+Both are modules of one simulated device and send in turns of a fraction of a second, since the simulator and whatever
+else the machine does take most of the time: what slows one turn slows its neighbour alike.
+
+`python -m bench.outbox_drain ours|bare`, in a module's environment, prints a line when it is connected, and then for
+each line it reads how many seconds a turn took.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import statistics
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import structlog
 from azure.iot.device import Message
 from azure.iot.device.aio import IoTHubModuleClient
 
@@ -25,7 +31,7 @@ from edgeclave.simulator.join import environment_of
 
 MESSAGES = 5_000
 BODY = os.urandom(1600)  # a sealed result of 1 KiB
-ROUNDS = 3
+TURNS = 20
 
 
 def rows() -> list[Row]:
@@ -36,58 +42,86 @@ def rows() -> list[Row]:
 
 
 async def _measure(folder: Path) -> tuple[float, float]:
-    rates: tuple[list[float], list[float]] = ([], [])
-    async with simulated(folder, {}) as state:
-        environment = await environment_of(state, "bench")
-        for _ in range(ROUNDS):
-            for kind, taken in zip(("ours", "bare"), rates, strict=True):
-                child = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "bench.outbox_drain", kind),
-                    cwd=ROOT,
-                    env={**os.environ, **environment},
-                    stdout=asyncio.subprocess.PIPE,
-                )
-                output, _ = await child.communicate()
-                taken.append(MESSAGES / float(output.split()[-1]))
-    return statistics.median(rates[0]), statistics.median(rates[1])
+    seconds = {"ours": 0.0, "bare": 0.0}
+    async with simulated(folder, {}) as state, AsyncExitStack() as stack:
+        modules = {kind: await stack.enter_async_context(_module(state, kind)) for kind in seconds}
+        for turn in range(TURNS):
+            for kind in sorted(modules, reverse=turn % 2 == 0):  # neither is always the first
+                seconds[kind] += await _turn(modules[kind])
+    return MESSAGES / seconds["ours"], MESSAGES / seconds["bare"]
 
 
-async def _ours() -> float:
+@asynccontextmanager
+async def _module(state: Path, kind: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A connected module that waits for its turns."""
+    module = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.outbox_drain", kind),
+        cwd=ROOT,
+        env={**os.environ, **await environment_of(state, f"bench-{kind}")},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert module.stdout is not None
+        await module.stdout.readline()
+        yield module
+    finally:
+        if module.returncode is None:
+            module.terminate()
+        await module.wait()
+
+
+async def _turn(module: asyncio.subprocess.Process) -> float:
+    assert module.stdin is not None
+    assert module.stdout is not None
+    module.stdin.write(b"\n")
+    return float(await module.stdout.readline())
+
+
+async def _ours(turns: AsyncIterator[None]) -> None:
+    hub = HubConnection()
+    await hub.connect()
     with tempfile.TemporaryDirectory() as folder:
         database = open_database(Path(folder) / "outbox.sqlite", [OUTBOX_SCHEMA])
         outbox = Outbox(database)
-        with transaction(database):
-            for _ in range(MESSAGES):
-                outbox.put("out", BODY, "application/octet-stream", {"edgeclave-slot": "bench"})
-        hub = HubConnection()
-        await hub.connect()
-        begin = time.perf_counter()
-        draining = asyncio.create_task(outbox.drain(hub.send))
-        while len(outbox):
-            await asyncio.sleep(0.05)
-        seconds = time.perf_counter() - begin
-        draining.cancel()
-        await hub.close()
-    return seconds
+        async for _ in turns:
+            with transaction(database):
+                for _ in range(MESSAGES // TURNS):
+                    outbox.put("out", BODY, "application/octet-stream", {"edgeclave-slot": "bench"})
+            begin = time.perf_counter()
+            draining = asyncio.create_task(outbox.drain(hub.send))
+            while len(outbox):
+                await asyncio.sleep(0.005)
+            print(time.perf_counter() - begin, flush=True)
+            draining.cancel()
 
 
-async def _bare() -> float:
+async def _bare(turns: AsyncIterator[None]) -> None:
+    socket = Path(os.environ["IOTEDGE_WORKLOADURI"].removeprefix("unix://"))
+    while not await asyncio.to_thread(socket.exists):
+        await asyncio.sleep(0.1)  # the simulator has just heard of this module
     client = IoTHubModuleClient.create_from_edge_environment()
     await client.connect()
-    begin = time.perf_counter()
-    numbers = iter(range(MESSAGES))
+    async for _ in turns:
+        begin = time.perf_counter()
+        numbers = iter(range(MESSAGES // TURNS))
 
-    async def sender() -> None:
-        for _ in numbers:
-            message = Message(BODY, content_type="application/octet-stream")  # type: ignore[no-untyped-call]
-            message.custom_properties["edgeclave-slot"] = "bench"
-            await client.send_message_to_output(message, "out")
+        async def sender(numbers: Iterator[int] = numbers) -> None:
+            for _ in numbers:
+                message = Message(BODY, content_type="application/octet-stream")  # type: ignore[no-untyped-call]
+                message.custom_properties["edgeclave-slot"] = "bench"
+                await client.send_message_to_output(message, "out")
 
-    await asyncio.gather(*(sender() for _ in range(DEFAULT_IN_FLIGHT)))
-    seconds = time.perf_counter() - begin
-    await client.shutdown()
-    return seconds
+        await asyncio.gather(*(sender() for _ in range(DEFAULT_IN_FLIGHT)))
+        print(time.perf_counter() - begin, flush=True)
+
+
+async def _turns() -> AsyncIterator[None]:
+    print("connected", flush=True)
+    while await asyncio.to_thread(sys.stdin.readline):
+        yield
 
 
 if __name__ == "__main__":
-    print(asyncio.run(_ours() if sys.argv[1] == "ours" else _bare()))
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    asyncio.run(_ours(_turns()) if sys.argv[1] == "ours" else _bare(_turns()))
