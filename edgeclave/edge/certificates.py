@@ -22,7 +22,10 @@ from edgeclave.errors import EdgeclaveError
 
 RENEW_AT = 2 / 3
 """Part of a certificate's lifetime after which it is renewed."""
-LONGEST_SLEEP_SECONDS = 3600
+LONGEST_SLEEP_SECONDS = 60
+"""A clock that was set, as that of a gateway without a battery is after a start, is noticed within this time."""
+SHORTEST_SLEEP_SECONDS = 1
+"""Between renewals, whatever validity the workload API gives."""
 
 _log = structlog.get_logger(__name__)
 
@@ -32,7 +35,12 @@ class _Kept:
     what: str
     context: ssl.SSLContext
     fetch: Callable[[], Awaitable[Certificate]]
+    valid_from: datetime
     renew_at: datetime
+
+    def is_due(self, now: datetime) -> bool:
+        """Also before its time: then the clock was set back since it was made."""
+        return not self.valid_from <= now < self.renew_at
 
 
 class CertificateKeeper:
@@ -67,7 +75,7 @@ class CertificateKeeper:
             due = min((kept.renew_at for kept in self._kept), default=None)
             wait = LONGEST_SLEEP_SECONDS if due is None else (due - datetime.now(UTC)).total_seconds()
             try:
-                async with asyncio.timeout(min(max(wait, 0), LONGEST_SLEEP_SECONDS)):
+                async with asyncio.timeout(min(max(wait, SHORTEST_SLEEP_SECONDS), LONGEST_SLEEP_SECONDS)):
                     await self._added.wait()
                 continue
             except TimeoutError:
@@ -80,13 +88,13 @@ class CertificateKeeper:
                 await asyncio.sleep(backoff.next_seconds())
 
     async def renew_due(self, now: datetime | None = None) -> int:
-        """Renews what has passed two thirds of its lifetime at `now`; returns how many that were."""
-        due = [kept for kept in self._kept if kept.renew_at <= (now or datetime.now(UTC))]
+        """Renews what at `now` is past two thirds of its lifetime or not valid yet; returns how many that were."""
+        due = [kept for kept in self._kept if kept.is_due(now or datetime.now(UTC))]
         for kept in due:
             certificate = await kept.fetch()
             _trust(kept.context, await self._workload.trust_bundle())
             _load(kept.context, certificate)
-            kept.renew_at = renewal_time(certificate)
+            kept.valid_from, kept.renew_at = use_times(certificate)
             _log.info("certificate renewed", certificate=kept.what, next_renewal=kept.renew_at.isoformat())
         return len(due)
 
@@ -97,13 +105,13 @@ class CertificateKeeper:
         _trust(context, await self._workload.trust_bundle())
         certificate = await fetch()
         _load(context, certificate)
-        self._kept.append(_Kept(what, context, fetch, renewal_time(certificate)))
+        self._kept.append(_Kept(what, context, fetch, *use_times(certificate)))
         self._added.set()
         return context
 
 
-def renewal_time(certificate: Certificate) -> datetime:
-    """When two thirds of the leaf's lifetime are over.
+def use_times(certificate: Certificate) -> tuple[datetime, datetime]:
+    """From when it is valid, and when two thirds of the leaf's lifetime are over.
 
     Raises:
         WorkloadError: `workload-certificate` when it is not a certificate.
@@ -113,7 +121,7 @@ def renewal_time(certificate: Certificate) -> datetime:
     except ValueError as error:
         raise WorkloadError("workload-certificate", "the workload API gave no readable certificate") from error
     lifetime = leaf.not_valid_after_utc - leaf.not_valid_before_utc
-    return leaf.not_valid_before_utc + lifetime * RENEW_AT
+    return leaf.not_valid_before_utc, leaf.not_valid_before_utc + lifetime * RENEW_AT
 
 
 def _trust(context: ssl.SSLContext, bundle_pem: str) -> None:

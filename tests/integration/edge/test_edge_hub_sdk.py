@@ -212,4 +212,7 @@ async def test_certificates_are_renewed_in_the_living_contexts(tmp_path: Path) -
         second = await handshake()
         assert first[0] != second[0]
         assert first[1] != second[1]
+        before_they_were_made = datetime.now(UTC) - timedelta(days=365)  # by a clock that was set back since
+        assert await runner.renew_due(before_they_were_made) == 1
+        assert (await handshake())[0] != second[0]
         server.close()
