@@ -34,6 +34,7 @@ class Answer:
     compiling: bool
 
 
+@pytest.mark.timeout(3 * COMPILING_SECONDS)
 async def test_calls_go_on_while_an_upgrade_compiles_even_if_the_runner_is_killed(
     device: Any, entry: Any, invoke: Any, upgrade: BuiltPackage
 ) -> None:
