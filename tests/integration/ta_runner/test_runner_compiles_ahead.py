@@ -70,8 +70,8 @@ async def test_calls_go_on_while_an_upgrade_compiles_even_if_the_runner_is_kille
         switch = await calls_until(lambda _: False)
     assert [by for by, _ in groupby(answer.by for answer in switch)] in ([(2, 2), NEW], [(2, 2), None, NEW]), switch
     assert {answer.by for answer in switch if answer.compiling} <= {(2, 2)}, switch
-    reported = await device.running()
-    assert (reported["securityVersion"], reported["epoch"], reported["restarts"]) == (*NEW, 0)
+    reported = await device.wait_for(lambda entry: (entry.get("securityVersion"), entry.get("epoch")) == NEW)
+    assert (reported["state"], reported["restarts"]) == ("running", 0)
     await eventually(lambda: opened(device) == ["evidence+cbor", "open+cose"] * 3)
 
 

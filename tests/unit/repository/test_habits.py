@@ -91,11 +91,15 @@ def targets() -> set[str]:
     return set(phony.split())
 
 
-def test_help_shows_every_target_and_each_is_explained_somewhere() -> None:
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of `make test`
-    helped = subprocess.run(
-        ["make", "help"], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
-    ).stdout
+    return subprocess.run(
+        ["make", *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_help_shows_every_target_and_each_is_explained_somewhere() -> None:
+    helped = make("help").stdout
     assert {line.split()[1] for line in helped.splitlines()} == targets()
     pages = (REPOSITORY / "README.md").read_text() + (REPOSITORY / "CONTRIBUTING.md").read_text()
     assert targets() - set(_MAKE.findall(pages)) == set()
@@ -153,9 +157,7 @@ def test_pre_commit_runs_the_tools_of_this_checkout_only() -> None:
 
 
 def test_images_without_docker_say_what_to_do() -> None:
-    made = subprocess.run(
-        ["make", "images", "DOCKER=/nowhere/docker"], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
+    made = make("images", "DOCKER=/nowhere/docker")
     assert (made.returncode, made.stdout) == (2, "")
     assert "error: /nowhere/docker is not there\n  do:    install Docker Engine" in made.stderr
 
