@@ -15,6 +15,9 @@ import pytest
 
 from tests.e2e.suite import edgeclave
 
+SECONDS_MEASURED = 25  # and drained
+SECONDS_OF_BURST = 7  # and of the ends of the processes around it
+
 
 @contextmanager
 def load() -> Iterator[list[float]]:
@@ -41,13 +44,15 @@ def test_the_demo_ends_with_everything_opened_and_a_summary_each_time(tmp_path: 
     for run in ("first", "second"):
         with load() as samples:
             done = edgeclave("demo", "--state", str(tmp_path / "demo"), timeout=280)
-        machine_is_busy = statistics.median(samples) > 40  # by other things: the burst takes a tenth of the time
+        measured = samples[-SECONDS_MEASURED:]
+        calm = statistics.median(measured) < 15 and sum(each > 40 for each in measured) <= SECONDS_OF_BURST
 
         assert done.returncode == 0, run + done.stdout + done.stderr
         assert re.fullmatch(r"Done: .* evidence: emulated\.", done.stdout.splitlines()[-1])  # one line
         summary = json.loads((tmp_path / "demo" / "summary.json").read_text())
         assert summary["readings"] > 100, run
         assert summary["sealed"] == summary["verified"] == summary["opened"] > 0
-        assert summary["anomalies"] >= 1 or machine_is_busy, "the burst of load was not noticed"
+        # A burst does not stand out from what else a machine does; a whole series is compared in test_whole_series.py.
+        assert summary["anomalies"] >= 1 or not calm, f"the burst of load was not noticed: {samples}"
         assert (summary["refused"], summary["duplicates"], summary["gaps"]) == (0, 0, 0)
         assert summary["evidence_type"] == "emulated"
