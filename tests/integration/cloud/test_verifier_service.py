@@ -226,7 +226,7 @@ def test_rate_limit_per_client(folder):
 
 
 def test_sigterm_lets_a_balancer_notice_and_requests_end(folder):
-    with serving(folder, "--drain-seconds", "1.5") as (url, process):
+    with serving(folder, "--drain-seconds", "4") as (url, process):
         host = urlsplit(url)
         connection = http.client.HTTPConnection(host.hostname, host.port, timeout=10)
         connection.putrequest("POST", "/v1/appraisals")
@@ -235,11 +235,12 @@ def test_sigterm_lets_a_balancer_notice_and_requests_end(folder):
         connection.endheaders()
         time.sleep(0.3)
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.4)
+        while ask(f"{url}/health/ready", method="GET")[0] == 200:
+            time.sleep(0.05)
         assert ask(f"{url}/health/ready", method="GET")[0] == 503
         connection.send(b"{}")
         assert connection.getresponse().status == 400
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
     logs = [json.loads(line) for log in folder.glob("verifier-*.log") for line in log.read_text().splitlines()]
     assert {"serving", "ending", "refused"} <= {line["event"] for line in logs}
 

@@ -58,7 +58,7 @@ async def raw_module(device: SimulatorThread) -> AsyncIterator[RawClient]:
     context = ssl.create_default_context(cafile=device.ca_file)
     reader, writer = await asyncio.open_connection(where.address, where.ports.mqtt, ssl=context)
     writer.write(connect_packet("edge01/raw", f"{where.hub_host}/edge01/raw/?api-version=2019-10-01", token, 0xC2))
-    assert await asyncio.wait_for(reader.readexactly(4), 5) == b"\x20\x02\x00\x00"
+    assert await asyncio.wait_for(reader.readexactly(4), 30) == b"\x20\x02\x00\x00"
     yield RawClient(reader, writer)
     writer.transport.abort()
 

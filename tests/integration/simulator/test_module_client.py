@@ -12,6 +12,7 @@ from azure.iot.hub.protocol.models import CloudToDeviceMethod, Twin, TwinPropert
 from edgeclave.simulator import Simulator, SimulatorThread
 from edgeclave.simulator.amqp.log import LogEntry
 from edgeclave.simulator.identities import IdentityName
+from tests.fixtures.waiting import eventually
 
 
 def message_of(body: object, **members: Any) -> Any:
@@ -168,8 +169,8 @@ async def test_inputs_wait_for_an_absent_module_and_arrive_in_order(
     got = arrivals()
     await connect(simulator.environment("sink"), on_message=got.put)
     assert [(await got.next()).data for _ in sent] == sent
-    await asyncio.sleep(0.1)
-    assert simulator.call(lambda running: running.hub.inputs.next(IdentityName("edge01", "sink"), 10)) == []
+    sink_name = IdentityName("edge01", "sink")
+    await eventually(lambda: not simulator.call(lambda running: running.hub.inputs.next(sink_name, 10)))
 
 
 async def test_wrong_credentials_are_refused(
@@ -190,7 +191,7 @@ async def test_the_newest_client_of_a_module_wins(simulator: SimulatorThread, co
     first = await connect(environment, connection_retry=False, auto_connect=False)
     second = await connect(environment, connection_retry=False)
     await second.send_message_to_output(message_of("from the second"), "out")
-    for _ in range(50):
+    for _ in range(300):
         if not first.connected:
             break
         await asyncio.sleep(0.1)
@@ -202,7 +203,7 @@ async def test_a_deleted_module_is_disconnected(
 ) -> None:
     client = await connect(simulator.environment("gone"), connection_retry=False, auto_connect=False)
     await asyncio.to_thread(registry.delete_module, "edge01", "gone")
-    for _ in range(50):
+    for _ in range(300):
         if not client.connected:
             break
         await asyncio.sleep(0.1)

@@ -33,7 +33,7 @@ class Wire:
     async def inputs(self, count: int) -> list[tuple[bytes, bool, int]]:
         found = []
         while len(found) < count:
-            first, body = await asyncio.wait_for(self._packet(), 5)
+            first, body = await asyncio.wait_for(self._packet(), 30)
             if first >> 4 == 3:
                 end = 2 + int.from_bytes(body[:2], "big")
                 found.append((body[end + 2 :], bool(first & 8), int.from_bytes(body[end : end + 2], "big")))

@@ -22,7 +22,7 @@ from .test_hostile_clients import connect_packet
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 CONNACKS, PUBACK = (b"\x20\x02\x00\x00", b"\x20\x02\x01\x00"), b"\x40\x02\x00\x07"
-SECONDS = 5
+SECONDS = 30
 
 
 @pytest.fixture(scope="module")

@@ -42,17 +42,17 @@ async def test_from_twin_to_answer_to_acknowledgement(device: Any, entry: Any, i
         assert other.results[0].sequence == 2
 
         acknowledge = Acknowledge(trusted_app="probe", call_ids=("first", "never-heard-of"), caller=CALLER)
-        assert (await link.request(acknowledge, timeout_seconds=5)).count == 1
-        assert (await link.request(acknowledge, timeout_seconds=5)).count == 0
+        assert (await link.request(acknowledge, timeout_seconds=30)).count == 1
+        assert (await link.request(acknowledge, timeout_seconds=30)).count == 0
         with pytest.raises(LinkError) as refused:
             await invoke(link, "emit", {"hello": 1}, call_id="first")
         assert refused.value.code == "call-acknowledged"
 
-        listed = await link.request(List(), timeout_seconds=5)
+        listed = await link.request(List(), timeout_seconds=30)
         assert listed.trusted_apps["probe"].state == "running"
         assert "emit" in listed.trusted_apps["probe"].methods
-        fresh = await link.request(GetEvidence(trusted_app="probe", nonce=b"8 bytes."), timeout_seconds=5)
-        latest = await link.request(GetEvidence(trusted_app="probe"), timeout_seconds=5)
+        fresh = await link.request(GetEvidence(trusted_app="probe", nonce=b"8 bytes."), timeout_seconds=30)
+        latest = await link.request(GetEvidence(trusted_app="probe"), timeout_seconds=30)
         assert fresh.evidence != latest.evidence
     kinds = [content_type for content_type, _, _ in device.upstream()]
     assert kinds == ["application/edgeclave-evidence+cbor", "application/edgeclave-open+cose"]

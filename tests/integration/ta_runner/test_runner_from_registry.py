@@ -79,7 +79,7 @@ async def test_a_device_lives_from_a_registry_that_comes_and_goes(device: Device
     assert (running["digest"], reason(running)) == (older.digest, None)
     async with device.link() as link:
         reply = await invoke(link, "publish", {"hello": 1})
-        evidence = (await link.request(GetEvidence(trusted_app="probe"), timeout_seconds=5)).evidence
+        evidence = (await link.request(GetEvidence(trusted_app="probe"), timeout_seconds=30)).evidence
     key = read_eat(decode_collection(evidence).eat).signing_key
     opened = open_result(verify_result(reply.results[0].sealed, key), older.signer.reader)
     assert json.loads(opened) == {"hello": 1}

@@ -34,7 +34,7 @@ def start(tmp_path: Path, body: str, address: str = ADDRESS) -> subprocess.Popen
 def get(path: str, address: str = ADDRESS) -> tuple[int, bytes]:
     for _ in range(200):
         try:
-            with urllib.request.urlopen(f"http://{address}:9600{path}", timeout=5) as response:
+            with urllib.request.urlopen(f"http://{address}:9600{path}", timeout=30) as response:
                 return response.status, response.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()

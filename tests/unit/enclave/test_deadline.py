@@ -11,7 +11,7 @@ def test_interrupts_once_when_the_deadline_passes() -> None:
     ticker = DeadlineTicker(interrupted.set)
     ticker.start()
     ticker.arm(0.05)
-    assert interrupted.wait(2)
+    assert interrupted.wait(20)
     assert ticker.disarm()
 
 
@@ -20,10 +20,10 @@ def test_a_call_that_ends_in_time_is_never_interrupted() -> None:
     ticker = DeadlineTicker(lambda: interruptions.append(time.monotonic()))
     ticker.start()
     for _ in range(20):
-        ticker.arm(0.03)
-        time.sleep(0.01)
+        ticker.arm(0.5)
+        time.sleep(0.001)
         assert not ticker.disarm()
-    time.sleep(0.1)
+    time.sleep(0.6)
     assert interruptions == []
 
 
@@ -34,7 +34,7 @@ def test_a_short_deadline_after_a_long_one_is_kept() -> None:
     ticker.arm(60)
     ticker.disarm()
     ticker.arm(0.01)
-    assert interrupted.wait(1)
+    assert interrupted.wait(20)
 
 
 def test_wakes_again_after_it_was_idle() -> None:
@@ -42,12 +42,12 @@ def test_wakes_again_after_it_was_idle() -> None:
     ticker = DeadlineTicker(interrupted.set)
     ticker.start()
     ticker.arm(0.01)
-    assert interrupted.wait(1)
+    assert interrupted.wait(20)
     ticker.disarm()
     interrupted.clear()
     time.sleep(1.2)
     ticker.arm(0.01)
-    assert interrupted.wait(1)
+    assert interrupted.wait(20)
 
 
 def test_without_deadlines_nothing_is_ever_late() -> None:

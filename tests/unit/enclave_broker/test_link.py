@@ -101,13 +101,13 @@ async def up(link: LinkClient, seconds: float = 5) -> None:
 async def test_every_request_gets_its_reply(authority: Authority, proxy: Proxy) -> None:
     async with serving(authority, proxy, Runner()), client(authority) as link:
         await up(link)
-        reply = await link.request(call('{"a":1}'), timeout_seconds=5)
+        reply = await link.request(call('{"a":1}'), timeout_seconds=30)
         assert (reply.status, reply.payload, reply.results[0].sealed) == (200, '{"a":1}', b"\x00\x01")
         acknowledge = Acknowledge(trusted_app="a", call_ids=("1", "2"), caller="iothub")
-        assert (await link.request(acknowledge, timeout_seconds=5)).count == 2
+        assert (await link.request(acknowledge, timeout_seconds=30)).count == 2
         evidence = GetEvidence(trusted_app="a", nonce=b"12345678")
-        assert (await link.request(evidence, timeout_seconds=5)).evidence == b"12345678"
-        assert (await link.request(List(), timeout_seconds=5)).trusted_apps == {}
+        assert (await link.request(evidence, timeout_seconds=30)).evidence == b"12345678"
+        assert (await link.request(List(), timeout_seconds=30)).trusted_apps == {}
 
 
 async def test_many_requests_are_in_flight_and_come_back_to_who_asked(authority: Authority, proxy: Proxy) -> None:
@@ -118,7 +118,7 @@ async def test_many_requests_are_in_flight_and_come_back_to_who_asked(authority:
 
     async with serving(authority, proxy, out_of_order), client(authority) as link:
         await up(link)
-        replies = await asyncio.gather(*(link.request(call(str(n)), timeout_seconds=5) for n in range(200)))
+        replies = await asyncio.gather(*(link.request(call(str(n)), timeout_seconds=30) for n in range(200)))
         assert [reply.payload for reply in replies] == [str(n) for n in range(200)]
         assert link.in_flight == 0
 
@@ -138,10 +138,10 @@ async def test_problems(authority: Authority, proxy: Proxy, method: str, code: s
         request = call()
         request.method = method
         with pytest.raises(LinkError) as caught:
-            await link.request(request, timeout_seconds=5)
+            await link.request(request, timeout_seconds=30)
         assert (caught.value.code, caught.value.retry_after) == (code, retry_after)
         assert "secret" not in str(caught.value)
-        assert (await link.request(call(), timeout_seconds=5)).status == 200
+        assert (await link.request(call(), timeout_seconds=30)).status == 200
 
 
 async def test_a_timeout_is_one_requests_own(authority: Authority, proxy: Proxy) -> None:
@@ -153,7 +153,7 @@ async def test_a_timeout_is_one_requests_own(authority: Authority, proxy: Proxy)
             await link.request(call(), timeout_seconds=0.05)
         assert caught.value.code == "link-timeout"
         runner.gate.set()
-        assert (await link.request(call("2"), timeout_seconds=5)).payload == "2"
+        assert (await link.request(call("2"), timeout_seconds=30)).payload == "2"
 
 
 async def test_pending_requests_are_bounded(authority: Authority, proxy: Proxy) -> None:
@@ -161,10 +161,10 @@ async def test_pending_requests_are_bounded(authority: Authority, proxy: Proxy) 
     async with serving(authority, proxy, runner), client(authority) as link:
         await up(link)
         runner.gate.clear()
-        waiting = [asyncio.create_task(link.request(call(str(n)), timeout_seconds=5)) for n in range(MAX_IN_FLIGHT)]
+        waiting = [asyncio.create_task(link.request(call(str(n)), timeout_seconds=30)) for n in range(MAX_IN_FLIGHT)]
         await asyncio.sleep(0)
         with pytest.raises(LinkError) as caught:
-            await link.request(call(), timeout_seconds=5)
+            await link.request(call(), timeout_seconds=30)
         assert (caught.value.code, caught.value.retry_after) == ("link-busy", 1.0)
         runner.gate.set()
         await asyncio.gather(*waiting)
@@ -175,7 +175,7 @@ async def test_a_lost_connection_fails_what_waits_and_comes_back(authority: Auth
     async with serving(authority, proxy, runner), client(authority) as link:
         await up(link)
         runner.gate.clear()
-        waiting = asyncio.create_task(link.request(call(), timeout_seconds=5))
+        waiting = asyncio.create_task(link.request(call(), timeout_seconds=30))
         await eventually(lambda: runner.seen)
         proxy.cut()
         with pytest.raises(LinkError) as caught:
@@ -183,7 +183,7 @@ async def test_a_lost_connection_fails_what_waits_and_comes_back(authority: Auth
         assert (caught.value.code, caught.value.retry_after) == ("link-lost", 1.0)
         runner.gate.set()
         await up(link)
-        assert (await link.request(call("again"), timeout_seconds=5)).payload == "again"
+        assert (await link.request(call("again"), timeout_seconds=30)).payload == "again"
 
 
 async def test_without_a_runner_requests_fail_at_once_and_work_when_it_comes(
@@ -192,11 +192,11 @@ async def test_without_a_runner_requests_fail_at_once_and_work_when_it_comes(
     async with client(authority) as link:
         await asyncio.sleep(0.2)
         with pytest.raises(LinkError) as caught:
-            await link.request(call(), timeout_seconds=5)
+            await link.request(call(), timeout_seconds=30)
         assert (caught.value.code, caught.value.retry_after) == ("link-down", 1.0)
         async with serving(authority, proxy, Runner()):
             await up(link)
-            assert (await link.request(call(), timeout_seconds=5)).status == 200
+            assert (await link.request(call(), timeout_seconds=30)).status == 200
 
 
 async def test_a_stopping_runner_lets_requests_end(authority: Authority, proxy: Proxy) -> None:
@@ -205,12 +205,12 @@ async def test_a_stopping_runner_lets_requests_end(authority: Authority, proxy: 
         async with serving(authority, proxy, runner) as server:
             await up(link)
             runner.gate.clear()
-            waiting = asyncio.create_task(link.request(call(), timeout_seconds=5))
+            waiting = asyncio.create_task(link.request(call(), timeout_seconds=30))
             await eventually(lambda: runner.seen)
             stopping = asyncio.create_task(server.stop())
             await asyncio.sleep(0.05)
             with pytest.raises(LinkError) as caught:
-                await link.request(call(), timeout_seconds=5)
+                await link.request(call(), timeout_seconds=30)
             assert caught.value.code == "link-busy"
             runner.gate.set()
             assert (await waiting).status == 200
@@ -250,7 +250,7 @@ async def test_a_reply_of_another_kind_ends_the_connection(authority: Authority,
         request = call()
         request.method = "wrong-kind"
         with pytest.raises(LinkError) as caught:
-            await link.request(request, timeout_seconds=5)
+            await link.request(request, timeout_seconds=30)
         assert caught.value.code == "link-lost"
         await up(link)
 
@@ -269,10 +269,10 @@ async def test_garbage_ends_only_its_own_connection(authority: Authority, proxy:
         await up(link)
         with contextlib.suppress(ConnectionError):
             await (raw.send_str(frame) if isinstance(frame, str) else raw.send_bytes(frame))
-        message = await raw.receive(timeout=5)
+        message = await raw.receive(timeout=30)
         assert message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
         assert runner.seen == []
-        assert (await link.request(call(), timeout_seconds=5)).status == 200
+        assert (await link.request(call(), timeout_seconds=30)).status == 200
 
 
 async def test_another_protocol_is_refused(authority: Authority, proxy: Proxy) -> None:

@@ -71,6 +71,6 @@ def test_anything_is_bounded_and_never_raises(headers: list[str]) -> None:
 
 
 @pytest.mark.parametrize("text", ['Basic a="' + "\\" * 100_000, "a=" * 50_000, "a " * 50_000, ", " * 50_000])
-@pytest.mark.timeout(5)
+@pytest.mark.timeout(20)
 def test_hostile_headers_take_no_time(text: str) -> None:
     parse_challenges([text] * 20)

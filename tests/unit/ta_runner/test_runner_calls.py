@@ -148,7 +148,7 @@ async def test_finish_lets_the_call_under_way_end(queue: CallQueue, call_message
         enclave.release.set()
         assert (await under_way).payload == "1"
         assert (await waiting).code == "trusted-app-not-running"
-        await asyncio.wait_for(task, 1)
+        await asyncio.wait_for(task, 20)
 
 
 async def test_not_stored_is_not_answered(queue: CallQueue, call_message: MakeCall, store: RunnerStore) -> None:
