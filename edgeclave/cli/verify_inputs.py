@@ -138,7 +138,9 @@ def _read(opened: Callable[[], AbstractContextManager[BinaryIO]], where: str, li
         ) from error
     if len(data) > limit:
         raise ConfigurationError(
-            "too-large", f"over the limit of {limit} bytes", where=where,
+            "too-large",
+            f"over the limit of {limit} bytes",
+            where=where,
             advice="nothing that is read here is so large; name the file that holds it alone",
-        )  # fmt: skip
+        )
     return data

@@ -21,8 +21,9 @@ from edgeclave.cose import dcbor
 from edgeclave.develop.development_keys import make_missing_authorities
 from edgeclave.errors import ConfigurationError, EdgeclaveError
 from edgeclave.ta.build import WIT_FOLDER, build_wasm, builder_version, c_compiler_version, language_of
+from edgeclave.ta.build.output import write_package
 from edgeclave.ta.manifest import Manifest
-from edgeclave.ta.package import DEFAULT_LIMITS, write_package
+from edgeclave.ta.package import DEFAULT_LIMITS
 from edgeclave.ta.signature import sign_package
 from edgeclave.ta.signing import signing_key
 from edgeclave.ta.source import load_source, read_name, read_regular

@@ -18,14 +18,12 @@ The package digest, `sha256:<hex>` of the OCI manifest, covers everything in the
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import re
 import stat
 import tarfile
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,29 +92,6 @@ class OciManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     config: Descriptor
     layers: Annotated[list[Descriptor], msgspec.Meta(min_length=2, max_length=2)]
     annotations: dict[str, str]
-
-
-def write_package(path: Path, wasm: bytes, signature: bytes, annotations: Mapping[str, str]) -> str:
-    """Writes the package in one step (never half a file) and returns its digest, `sha256:<hex>`.
-
-    Raises:
-        PackageError: `package-too-large`.
-        OSError: it cannot be written.
-    """
-    data, digest = encode_package(wasm, signature, annotations)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is not a file", str(path))
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-    return digest
 
 
 def encode_package(wasm: bytes, signature: bytes, annotations: Mapping[str, str]) -> tuple[bytes, str]:

@@ -19,8 +19,8 @@ from edgeclave.platforms.base import CallOutcome, CallRequest, StartRequest
 from edgeclave.platforms.debugger import Debugger
 from edgeclave.platforms.emulator import Emulator
 from edgeclave.ta.build import build_c, language_of
+from edgeclave.ta.build.output import write_package
 from edgeclave.ta.manifest import Manifest
-from edgeclave.ta.package import write_package
 from edgeclave.ta.signature import sign_package
 from edgeclave.ta.signing import signing_key
 from edgeclave.ta.source import load_source

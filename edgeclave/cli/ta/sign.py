@@ -17,10 +17,11 @@ from edgeclave.develop.pkcs11_uri import SCHEME, parse_uri
 from edgeclave.develop.project import DEVELOPMENT_KEY, Project, package_annotations, read_wasm
 from edgeclave.errors import ConfigurationError, PackageError
 from edgeclave.ta.binary import CORE_MODULE
+from edgeclave.ta.build.output import write_package
 from edgeclave.ta.core_module import check_core_module
 from edgeclave.ta.imports import component_interface
 from edgeclave.ta.manifest import Manifest
-from edgeclave.ta.package import encode_package, read_package, write_package
+from edgeclave.ta.package import encode_package, read_package
 from edgeclave.ta.signature import VerifiedPackage, sign_package, verify_package
 from edgeclave.ta.signing import load_chain, signing_key
 from edgeclave.ta.source import load_source

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from edgeclave.cli.main import run
 from edgeclave.registry import Reference, RegistryAccess, push_package
-from edgeclave.ta.package import read_package, write_package
+from edgeclave.ta.build.output import write_package
+from edgeclave.ta.package import read_package
 from tests.fixtures.certificates import Authority
 from tests.fixtures.docker_registry import PASSWORD, USER, DockerRegistry, with_password
 from tests.fixtures.wat.packages import HandmadePackage, minimal_package

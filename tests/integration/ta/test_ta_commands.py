@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from edgeclave.cli.main import run
 from edgeclave.cli.ta import app
 from edgeclave.errors import EdgeclaveError
-from edgeclave.ta.package import read_package, write_package
+from edgeclave.ta.build.output import write_package
+from edgeclave.ta.package import read_package
 from tests.fixtures.builds import TRUSTED_APPS, BuiltPackage, built_wasm, probe_package
 
 PROBE = TRUSTED_APPS / "probe"

@@ -14,7 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgeclave.errors import PackageError
-from edgeclave.ta.package import DEFAULT_LIMITS, PackageLimits, encode_package, read_package, write_package
+from edgeclave.ta.build.output import write_package
+from edgeclave.ta.package import DEFAULT_LIMITS, PackageLimits, encode_package, read_package
 
 WASM, SIGNATURE = b"\0asm" + bytes(range(256)) * 3, b"signature"
 DATA, DIGEST = encode_package(WASM, SIGNATURE, {"org.opencontainers.image.title": "thermometer"})

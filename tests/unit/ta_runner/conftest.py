@@ -15,8 +15,9 @@ from edgeclave.cose import spki
 from edgeclave.edge.link import Call
 from edgeclave.edge.outbox import Outbox
 from edgeclave.edge.twins.trusted_apps import TrustedAppSettings
+from edgeclave.ta.build.output import write_package
 from edgeclave.ta.manifest import Manifest, Method, Output
-from edgeclave.ta.package import read_package, write_package
+from edgeclave.ta.package import read_package
 from edgeclave.ta.signature import sign_package, verify_package
 from edgeclave.ta.signing import signing_key
 
